@@ -7,7 +7,7 @@ Text of an image gets into a page by Jinja's autoescaping alone, which serves te
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, partial
@@ -34,6 +34,7 @@ from mkiso.media.shown import (
     shown_reports,
     shown_series,
 )
+from mkiso.media.states_page import states_on_page
 from mkiso.media.study_page import PatientOnPage, StudyOnPage, contents_words, patients_on_page
 from mkiso.media.viewer_data import study_script
 from mkiso.reports.reading import read_report
@@ -103,6 +104,7 @@ def pages(
     if any(study.viewer for _, study in studies):
         for name in ("PIXELS.JS", "PANE.JS", "VIEW.JS", "VIEW.CSS"):
             yield VIEW / name, _static(name)
+    targets = cache(partial(_targets, tree, studies, showing))  # most discs need none
     for patient, study in studies:
         yield study.page, _page("study.html.j2", study.page, context, patient=patient, study=study)
         if study.viewer:
@@ -111,10 +113,11 @@ def pages(
         for series in study.series:
             if series.shown:
                 page = series.shown.page
-                here = {"patient": patient, "study": study, "series": series, "stack": stack}
+                states = states_on_page(series.shown.shown.leaves, targets, context["language"])
+                here = {"patient": patient, "study": study, "series": series, "stack": stack, "states": states}
                 yield page, _page("series.html.j2", page, context, **here)
                 stack += len(series.shown.stacks) if series.shown.has_pictures else 0
-    yield from _reports(tree, studies, context, showing)
+    yield from _reports(tree, studies, context, showing, targets)
     if facts.viewer and facts.autorun:
         executable = str(facts.viewer).replace("/", "\\")
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
@@ -227,20 +230,25 @@ def _reports(
     studies: Collection[tuple[PatientOnPage, StudyOnPage]],
     context: Mapping[str, Any],
     showing: Showing,
+    targets: Callable[[], Targets],
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
     """The pages of reports; what is long is read when its page is made, so that no more than one is in memory."""
-    shown = list(shown_reports(tree, showing).values())
-    if not any(shown):
-        return
     spoken: Language = context["language"]
-    series = [(each.title, each.shown.shown) for _, study in studies for each in study.series if each.shown]
-    targets = Targets(leaves(tree), series, (report for those in shown for report in those), spoken)
-    for (patient, study), those in zip(studies, shown, strict=True):
+    for (patient, study), those in zip(studies, shown_reports(tree, showing).values(), strict=True):
         for each in those:
             arrival = each.leaf.arrival
             found = showing.reports.read.get(arrival.sha256) or read_report(arrival.path, each.leaf.record_type)
-            made = report_page(each, found, targets, spoken)
+            made = report_page(each, found, targets(), spoken)
             yield each.page, _page("report.html.j2", each.page, context, patient=patient, study=study, report=made)
+
+
+def _targets(
+    tree: Collection[PatientBranch], studies: Collection[tuple[PatientOnPage, StudyOnPage]], showing: Showing
+) -> Targets:
+    """Where each instance of the disc is seen."""
+    series = [(each.title, each.shown.shown) for _, study in studies for each in study.series if each.shown]
+    reports = (report for those in shown_reports(tree, showing).values() for report in those)
+    return Targets(leaves(tree), series, reports, language(showing.language))
 
 
 def _from(page: PurePosixPath, target: PurePosixPath) -> PurePosixPath:

@@ -1,4 +1,4 @@
-"""Which presentation state an image is shown by: the newest one that is about it (PS3.3 A.33.1)."""
+"""Which images a presentation state is about, and which state an image is shown by: the newest one (PS3.3 A.33.1)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ColorSoftcopyPresentationStateStorage, GrayscaleSoftcopyPresentationStateStorage
 
+from mkiso.reports.values import Reference
 from mkiso.study.models import Instance
 from mkiso.study.text import text
 
@@ -22,20 +23,27 @@ def states_of(instances: Collection[Instance]) -> dict[str, Path]:
     return {
         shas[uid]: state.arrival.path
         for state in sorted(states, key=_created)
-        for uid in _images_of(state.header)
-        if uid in shas
+        for image in references_of(state.header)
+        if (uid := image.sop_instance_uid) in shas
     }
+
+
+def references_of(state: Dataset) -> Iterator[Reference]:
+    """The images that a state is about, and their frames where it names any; of one that blends those of each layer."""
+    for layer in (state, *_items(state, "BlendingSequence")):
+        for series in _items(layer, "ReferencedSeriesSequence"):
+            for image in _items(series, "ReferencedImageSequence"):
+                numbers = (number.strip() for number in text(image, "ReferencedFrameNumber").split("\\"))
+                yield Reference(
+                    text(image, "ReferencedSOPClassUID"),
+                    text(image, "ReferencedSOPInstanceUID"),
+                    tuple(int(number) for number in numbers if number.isdecimal()),
+                )
 
 
 def _created(state: Instance) -> tuple[str, str, str]:
     created = (text(state.header, f"PresentationCreation{part}") for part in ("Date", "Time"))
     return (*created, state.arrival.sop_instance_uid)  # type: ignore[return-value]
-
-
-def _images_of(state: Dataset) -> Iterator[str]:
-    for series in _items(state, "ReferencedSeriesSequence"):
-        for reference in _items(series, "ReferencedImageSequence"):
-            yield text(reference, "ReferencedSOPInstanceUID")
 
 
 def _items(dataset: Dataset, keyword: str) -> Sequence:

@@ -10,6 +10,7 @@ from functools import lru_cache
 import pydicom.uid
 from pydicom import Dataset
 
+PRESENTATION = "PRESENTATION"
 RECORD_TYPES: Mapping[str, tuple[str, ...]] = {
     # PS3.3 F.5.19 and following, by record type; a SOP class that isn't listed is judged by its attributes (record_type
     # below).
@@ -33,7 +34,7 @@ RECORD_TYPES: Mapping[str, tuple[str, ...]] = {
         "CTDefinedProcedureProtocolStorage", "CTPerformedProcedureProtocolStorage", "XADefinedProcedureProtocolStorage",
         "XAPerformedProcedureProtocolStorage", "ProtocolApprovalStorage",
     ),
-    "PRESENTATION": (
+    PRESENTATION: (
         "GrayscaleSoftcopyPresentationStateStorage", "ColorSoftcopyPresentationStateStorage",
         "PseudoColorSoftcopyPresentationStateStorage", "BlendingSoftcopyPresentationStateStorage",
         "XAXRFGrayscaleSoftcopyPresentationStateStorage", "GrayscalePlanarMPRVolumetricPresentationStateStorage",
@@ -106,7 +107,7 @@ def record_type(sop_class_uid: str, header: Dataset) -> str:
     if "CompletionFlag" in header:
         return "SR DOCUMENT"
     if "PresentationCreationDate" in header:
-        return "PRESENTATION"
+        return PRESENTATION
     return "RAW DATA"
 
 

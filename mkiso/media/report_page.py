@@ -50,6 +50,8 @@ _KINDS = {
     "RT STRUCTURE SET": N_("Radiotherapy structures"),
     "RT TREAT RECORD": N_("Radiotherapy treatment record"),
 }
+_WHAT = {KEY_OBJECTS: N_("A note that says which images were picked out, and what for.")}
+"""What a kind of report is, where its content alone doesn't tell."""
 _LABELS = ("RTPlanLabel", "StructureSetLabel", "DoseSummationType")
 LACKS = {
     Lack.DAMAGED: N_("A part of it is damaged and can't be read."),
@@ -150,7 +152,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """The page of a report. `kind` tells its form: structured, document, recording, radiotherapy, or none."""
+    """The page of a report. `kind` tells its form: structured, document, recording, radiotherapy, or none; `what` says
+    what it is, where that isn't plain.
+    """
 
     page: PurePosixPath
     kind: str
@@ -160,6 +164,7 @@ class ReportPage:
     institution: str
     facts: tuple[tuple[str, str], ...]
     lacks: tuple[str, ...]
+    what: str = ""
     title_code: Code | None = None
     notices: tuple[str, ...] = ()
     file: DiscFile | None = None
@@ -284,6 +289,7 @@ def report_page(shown: ShownReport, report: Report, targets: Targets, spoken: La
         institution=report.institution,
         facts=tuple((name, value) for name, value in facts if value),
         lacks=tuple(spoken.gettext(LACKS[lack]) for lack in report.lacks),
+        what=spoken.gettext(_WHAT[kind]) if (kind := shown.leaf.record_type) in _WHAT else "",
         **more,
     )
 

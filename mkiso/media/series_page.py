@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from mkiso.languages import N_, Language
 from mkiso.media.annotated import AnnotationsOnPage, annotations_on_page
+from mkiso.media.record_types import PRESENTATION
 from mkiso.media.shown import LeftOut, ShownPicture, ShownSeries
 from mkiso.pictures.stacks import scale_bar
 from mkiso.pictures.values import SOME_ANNOTATIONS, THUMBNAIL_EDGE, Marks, Picture, Plane, SpacingOf
@@ -188,7 +189,8 @@ def _not_shown(left_out: Iterable[LeftOut], spoken: Language) -> Iterable[NotSho
     def alike(each: LeftOut) -> tuple[str, str]:
         return each.reason.words, each.leaf.record_type
 
-    for (words, kind), those in groupby(sorted(left_out, key=alike), key=alike):
+    pictureless = (each for each in left_out if each.leaf.record_type != PRESENTATION)  # mkiso.media.states_page
+    for (words, kind), those in groupby(sorted(pictureless, key=alike), key=alike):
         yield NotShownOnPage(words, "" if kind == "IMAGE" else kind, tuple(_which(each, spoken) for each in those))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence
-from pydicom.uid import ColorSoftcopyPresentationStateStorage
+from pydicom.uid import ColorSoftcopyPresentationStateStorage, CTImageStorage
 
 from mkiso.media import rendering
 from mkiso.media.disc_set import lay_out_set
@@ -106,6 +106,29 @@ def test_what_is_not_drawn_is_said(tmp_path: Path) -> None:
     pictures = presented(studies, tmp_path / "pictures")
     page = series_page(seen(studies, tmp_path, pictures).layouts[0])
     assert "Not drawn: a part alone and some annotations." in page
+
+
+def test_the_page_of_states_says_what_they_are_and_leads_to_their_pictures(tmp_path: Path) -> None:
+    elsewhere = Dataset()
+    elsewhere.ReferencedSOPClassUID, elsewhere.ReferencedSOPInstanceUID = CTImageStorage, "1.2.3"
+    other = Dataset()
+    other.SeriesInstanceUID, other.ReferencedImageSequence = "1.2", Sequence([elsewhere])
+    studies = study(tmp_path / "in", {"ContentDescription": "Bleeding <b>", "PresentationCreationDate": "20240301"}, {})
+    files = [each.arrival.path for each in studies.instances]
+    for file in files:
+        header = dcmread(file)
+        if header.Modality == "PR":
+            header.ReferencedSeriesSequence.append(other)
+            header.save_as(file)
+    studies = passed(instances(files))
+    pictures = presented(studies, tmp_path / "pictures")
+    layout = seen(studies, tmp_path, pictures).layouts[0]
+    page = series_page(layout, 2)
+    assert "holds no picture of its own" in page and "It holds no image" not in page
+    assert "<bdi>Bleeding <b></bdi> · March 1, 2024" in page
+    assert page.count('<a href="SE000001.HTM#P1">') == 2 and page.count("CT Image, not on this disc") == 2
+    assert "They are on the disc in DICOM format all the same." in page
+    assert not list(dead_links(unpacked(layout, tmp_path / "disc")))
 
 
 def test_an_images_own_shutter_that_cannot_be_closed_is_said(tmp_path: Path) -> None:

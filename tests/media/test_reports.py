@@ -154,6 +154,22 @@ def test_references_lead_to_the_picture_the_report_or_say_that_it_is_elsewhere(t
     assert not list(dead_links(unpacked(bare, tmp_path / "bare" / "disc")))
 
 
+def test_a_key_object_selection_says_what_it_is(tmp_path: Path) -> None:
+    [image] = make_study(tmp_path / "in", "ACC1", kinds={"ct": 1})
+    content = [text("Key Object Description", "Bleeding"), reference(dcmread(image))]
+    note = report(content, uid.KeyObjectSelectionDocumentStorage, "For Referring Provider")
+    studies = passed(instances([image, written(note, tmp_path / "in" / "ko.dcm", image)]))
+    [layout] = told(studies, tmp_path, rendered(studies, tmp_path / "pictures")).layouts
+    said = words(layout, "IHE_PDI/ST000001/RP000001.HTM")
+    for part in (
+        "For Referring Provider",
+        "A note that says which images were picked out",
+        "Bleeding",
+        "Picture 1 of Series 1: ct",
+    ):
+        assert part in said
+
+
 def test_an_item_by_reference_is_a_link_to_it_on_the_page(tmp_path: Path) -> None:
     back, nowhere = Dataset(), Dataset()
     back.RelationshipType, back.ReferencedContentItemIdentifier = "INFERRED FROM", [1, 1]
