@@ -17,7 +17,7 @@ from flows.parameters import (
     SeriesUids,
     ShownPatient,
     StudyUids,
-    run_name,
+    named,
 )
 from mkiso.study.selection import Selection
 from tasks.cleaning import forget_cancelled_job
@@ -35,7 +35,7 @@ from tasks.job_run import JobRun
 
 @flow(
     name="make_disc",
-    flow_run_name=run_name("Disc"),
+    flow_run_name=named("download"),
     description="Retrieves the studies from the PACS, proves that nothing is missing, and makes a disc image of them.",
     on_cancellation=[forget_cancelled_job],
 )

@@ -15,6 +15,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.storage.handover import CLAIM_PATTERN
 from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
+from mkiso.study.question import Kind, run_name
 from mkiso.study.selection import MAX_SERIES, UID_CHARACTERS, UID_PATTERN
 
 _SIGN, _SEEN = r"[^\\*?%,\x00-\x1f\x7f]", r"[^\\*?%,\x00-\x20\x7f]"
@@ -112,17 +113,7 @@ PasswordSeal = Annotated[
     ),
 ]
 
-SHOWN = 5
 
-
-def run_name(kind: str) -> Callable[[], str]:
-    """Names a run by its kind and accession numbers: `Disc A123, A124`, `Disc A123 (selection)`."""
-
-    def name() -> str:
-        numbers = flow_run.parameters.get("accession_numbers") or []
-        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-        chosen = any(flow_run.parameters.get(name) for name in ("study_uids", "series_uids"))
-        named = ", ".join(map(str, numbers[:SHOWN])) or "by Study Instance UID"
-        return f"{kind} {named}{more}{' (selection)' * bool(chosen and numbers)}"
-
-    return name
+def named(kind: Kind) -> Callable[[], str]:
+    """Names the run of a flow by its kind and what it was asked for."""
+    return lambda: run_name(kind, flow_run.parameters)

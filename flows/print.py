@@ -17,7 +17,7 @@ from flows.parameters import (
     SeriesUids,
     ShownPatient,
     StudyUids,
-    run_name,
+    named,
 )
 from mkiso.study.selection import Selection
 from tasks.cleaning import drop_cancelled_print
@@ -62,7 +62,7 @@ OrdersTold = Annotated[
 
 @flow(
     name="print_disc",
-    flow_run_name=run_name("Print"),
+    flow_run_name=named("print"),
     description="Retrieves the studies from the PACS, proves that nothing is missing, and has a publisher make a disc "
     "of them, once.",
     on_cancellation=[drop_cancelled_print],

@@ -12,6 +12,10 @@ from typing import Any, Literal, Protocol
 from mkiso.study.selection import EVERYTHING, Selection, selection_of
 
 Kind = Literal["download", "print"]
+KINDS: Mapping[Kind, str] = {"download": "Disc", "print": "Print"}
+"""As operators know them."""
+SHOWN = 5
+"""So many accession numbers, or UIDs, stand in a run's name."""
 TAG = "question:"
 ISO = "iso"
 """The name of the format where nothing is said (mkiso.formats.registry)."""
@@ -107,10 +111,21 @@ class Question:
         return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored, copied, told)
 
     @property
-    def called(self) -> str:
-        """What people know it by."""
-        numbers = ", ".join(self.accession_numbers) or "by Study Instance UID"
-        return f"{numbers} (selection)" if self.selection and self.accession_numbers else numbers
+    def run_name(self) -> str:
+        """What its runs are called."""
+        return run_name(self.kind, self.parameters)
+
+
+def run_name(kind: Kind, parameters: Mapping[str, Any]) -> str:
+    """What a run with these parameters is called: `Disc A123, A124`, `Disc A123 (selection)`. The same for identical
+    questions, and nearly always for them alone: by its name Prefect finds a run without looking at all others.
+    """
+    numbers = sorted(map(str, parameters.get("accession_numbers") or ()))
+    chosen = [uid for name in ("study_uids", "series_uids") for uid in parameters.get(name) or ()]
+    named = numbers or chosen
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    how = "" if numbers else "by Study Instance UID "
+    return f"{KINDS[kind]} {how}{', '.join(map(str, named[:SHOWN]))}{more}{' (selection)' * bool(chosen and numbers)}"
 
 
 def question(kind: str, accession_numbers: Iterable[str], publisher: str = "") -> str:

@@ -33,8 +33,6 @@ ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cance
 DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
 FLOWS = frozenset(name.partition("/")[0] for name in (*DEPLOYMENTS.values(), INBOX))
 """The flows whose runs are jobs."""
-RUN_NAMES = {"download": "Disc", "print": "Print"}
-"""As the flows name their runs once they have begun."""
 
 JOINABLE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED")  # AwaitingRetry is a kind of SCHEDULED
 QUEUED = ("SCHEDULED", "PENDING")
@@ -166,7 +164,7 @@ class PrefectOrchestrator:
             while True:
                 asked = {
                     "parameters": question.parameters,
-                    "name": f"{RUN_NAMES[question.kind]} {question.called}"[:200],
+                    "name": question.run_name,
                     "state": {"type": "SCHEDULED"},
                     "tags": [question.tag],
                     "labels": {REQUEST_ID_LABEL: request_id},
@@ -259,9 +257,12 @@ class PrefectOrchestrator:
         return run
 
     async def _newest(self, question: Question, deployment_id: str, states: tuple[str, ...]) -> Run | None:
-        """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run."""
+        """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run.
+        Runs are found by their name, of which Prefect has an index, as it has none of tags.
+        """
+        named, tagged = {"any_": [question.run_name]}, {"all_": [question.tag]}
         wanted = {
-            "flow_runs": {"tags": {"all_": [question.tag]}, **_due_in(states)},
+            "flow_runs": {"name": named, "tags": tagged, **_due_in(states)},
             "deployments": {"id": {"any_": [deployment_id]}},
             "sort": "EXPECTED_START_TIME_DESC",
             "limit": LOOKED_AT,

@@ -15,6 +15,7 @@ from mkiso.media.names import file_set_id
 from mkiso.study.gate import CompleteStudies, Part, found
 from mkiso.study.identity import shown_digest
 from mkiso.study.models import Expected, Study, Volume
+from mkiso.study.question import Question, run_name
 from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, numbers_of, parse_selection, selection_of
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tests.media.discs import CREATED
@@ -227,3 +228,14 @@ def test_a_header_without_a_series_is_of_none_that_was_chosen() -> None:
             Retrieved(found_of(("A1",), Selection((), ("1.2.1.2",)), of), (StudyRetrieved(of, (named,)),)),
             RULES,
         )
+
+
+def test_a_run_is_named_by_what_it_was_asked_for() -> None:
+    """The same in any order, and by UIDs where there are no numbers: their runs all had one name."""
+    assert run_name("print", {"accession_numbers": ["B2", "A1"]}) == "Print A1, B2"
+    many = [f"A{number}" for number in range(1, 8)]
+    assert run_name("download", {"accession_numbers": many}) == "Disc A1, A2, A3, A4, A5 and 2 more"
+    asked = Question("download", (), selection=Selection(("1.2.3",)))
+    assert asked.run_name == run_name("download", asked.parameters) == "Disc by Study Instance UID 1.2.3"
+    chosen = Question("download", ("A1",), selection=Selection((), ("1.2.3.4",)))
+    assert chosen.run_name == "Disc A1 (selection)"

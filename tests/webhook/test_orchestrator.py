@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,6 +24,7 @@ from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailabl
 from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Kind, Question
 from mkiso_service.prefect import orchestrator as module
+from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.orchestrator import PrefectOrchestrator, Standing
 from mkiso_service.worker.deploy import ensure_deployments
 from peers.patience import LONG
@@ -143,6 +145,30 @@ def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url: str) -> Non
             assert (await here.ask(asked)).job_id == seen[0]
             await move(here, seen[0], Running(), Completed())
             assert (await here.ask(asked)).job_id not in seen
+
+    asyncio.run(scenario())
+
+
+def test_what_was_asked_before_is_found_by_the_name_of_its_runs(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their tag alone Prefect read all runs that it had: 200,000 of them took seconds."""
+
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            numbers = [uuid4().hex[:16] for _ in range(2)]
+            first = await here.ask(Question("download", tuple(numbers)))
+            name = (await here.client.read_flow_run(UUID(first.job_id))).name
+            await move(here, first.job_id, Running(), Completed())
+            sent, post = [], PrefectApi.post
+
+            async def noted(api: PrefectApi, path: str, body: dict[str, Any]) -> Any:
+                sent.append(body.get("flow_runs", {}))
+                return await post(api, path, body)
+
+            monkeypatch.setattr(PrefectApi, "post", noted)
+            again = await here.ask(Question("download", tuple(reversed(numbers))))
+            assert again.job_id != first.job_id and again.ended_before is not None
+            by_tag = [filters["name"] for filters in sent if "tags" in filters]
+            assert by_tag == [{"any_": [name]}] * 2 and name == f"Disc {', '.join(sorted(numbers))}"
 
     asyncio.run(scenario())
 

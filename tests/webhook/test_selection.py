@@ -221,7 +221,7 @@ def test_a_link_to_print_a_part_says_so_and_keeps_what_was_chosen(client: httpx.
     parameters = one_study(Query(b"accession_number=A1&series_uid=1.2.3&study_uid=1.2"), Settings()).parameters
     assert parameters == {"accession_numbers": ["A1"], "study_uids": ["1.2"], "series_uids": ["1.2.3"]}
     question = Question.of_run("download", parameters)
-    assert (question.selection, question.called) == (Selection(("1.2",), ("1.2.3",)), "A1 (selection)")
+    assert (question.selection, question.run_name) == (Selection(("1.2",), ("1.2.3",)), "Disc A1 (selection)")
 
 
 def test_a_question_needs_numbers_or_studies(settings: Settings) -> None:
