@@ -17,12 +17,15 @@ from contextlib import closing
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from threading import Timer
 
 from mkiso.errors import ConfigurationError
 
 log = logging.getLogger("mkiso.prefect")
 
 SCHEMA = files("mkiso_service.prefect") / "schema.sql"
+CHECK_SECONDS = 0.5
+"""A database of 12 GB takes minutes where it isn't in memory, and every start would wait for it."""
 _FIRST_LINE = "-- Prefect {version}, SQLite, revision {revision}\n"
 
 
@@ -61,14 +64,21 @@ def is_migrated(database: Path) -> bool:
 
 def check_whole(database: Path) -> None:
     """Raises ConfigurationError where a database is damaged: Prefect's server would end at each start, or refuse every
-    other request, and neither says why.
+    other request, and neither says why. Of a large one as much is looked at as CHECK_SECONDS allow.
     """
     if not database.exists():
         return
     try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError as error:  # locked, or nothing that SQLite may open: not damage
+        address = f"{database.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, check_same_thread=False)) as connection:
+            enough = Timer(CHECK_SECONDS, connection.interrupt)
+            enough.start()
+            try:
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            finally:
+                enough.cancel()
+                enough.join()
+    except sqlite3.OperationalError as error:  # time is up, locked, or nothing that SQLite may open: not damage
         log.debug("%s can't be checked: %s", database, error)
         return
     except sqlite3.DatabaseError as error:

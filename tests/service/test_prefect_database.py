@@ -9,8 +9,10 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -117,3 +119,45 @@ def test_a_damaged_database_is_said_with_what_to_do(tmp_path: Path, page: int) -
         file.write(b"\xff" * 4096)
     with pytest.raises(ConfigurationError, match=r"damaged .* move it away"):
         check_whole(database)
+
+
+class OutOfTime:
+    """A timer whose time is always up."""
+
+    def __init__(self, seconds: float, stop: Callable[[], None]) -> None:
+        self._ended = Event()
+        self._thread = Thread(target=self._stop, args=(stop,))
+
+    def _stop(self, stop: Callable[[], None]) -> None:
+        while not self._ended.is_set():
+            stop()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def cancel(self) -> None:
+        self._ended.set()
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+def test_a_large_database_is_looked_at_no_longer_than_a_start_can_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start read all of 12 GB. What lies beyond isn't seen by it."""
+    database = tmp_path / "prefect.db"
+    make_database(database)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE many (each BLOB)")
+        connection.executemany("INSERT INTO many VALUES (zeroblob(3000))", [()] * 20_000)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with database.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\xff" * 4096)
+    monkeypatch.setattr(prefect_database, "CHECK_SECONDS", LONG)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        check_whole(database)
+    monkeypatch.setattr(prefect_database, "Timer", OutOfTime)
+    check_whole(database)
