@@ -454,8 +454,26 @@ class LedgerUnavailable(PermanentError):
 
     code = "ledger_unavailable"
     http_status = 503
-    meaning = "the archive's ledger can't be used now: its PostgreSQL isn't there, or its disk fails or is full"
-    remedy = "is the server of `archive.ledger_url` running, the disk of `storage.data_dir` well? Run `mkiso doctor`"
+    meaning = (
+        "the archive's ledger can't be used now: its PostgreSQL isn't there, its disk fails or is full, or mkiso may "
+        "not write its file"
+    )
+    remedy = (
+        "is the server of `archive.ledger_url` running, the disk of `storage.data_dir` well, and everything there "
+        "mkiso's own? Run `mkiso doctor`"
+    )
+
+
+class LedgerDamaged(PermanentError):
+    """The file of the archive's ledger holds something else than what was written to it; it is left as it is."""
+
+    code = "ledger_damaged"
+    http_status = 500
+    meaning = "the file of the archive's ledger is damaged; nothing was changed"
+    remedy = (
+        "restore it from a backup ([operating.md](operating.md#backup-and-restore)); without one `mkiso archive "
+        "adopt`, then `mkiso archive import` of each volume"
+    )
 
 
 class Unforeseen(PermanentError):

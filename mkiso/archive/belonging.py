@@ -51,9 +51,10 @@ def read_mark(file: Path) -> Mark:
         return read_json(file, _MARK)
     except FileNotFoundError:
         return Mark()
-    except Unreadable:
+    except Unreadable as error:
         raise ArchiveUnusable(
-            f"{file} is damaged, so whose data directory this is can't be told. Restore it from a backup."
+            f"{file} is damaged, or this user may not read it ({error}): whose data directory this is can't be told. "
+            "Give it back to the user that mkiso runs as, or restore it from a backup."
         ) from None
 
 

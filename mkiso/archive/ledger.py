@@ -36,17 +36,24 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
 
 from mkiso.archive.belonging import Known, Mark, Meeting, meet, read_mark, write_mark
 from mkiso.archive.tables import archive, places, volumes
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import ConfigurationError, LedgerUnavailable
+from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable
 
 SQLITE_BUSY_SECONDS = 60
 CONNECT_SECONDS = 10
+NOT_ALLOWED = "42501"  # PostgreSQL's insufficient_privilege
 WRITER_LOCK = 0x6D6B69736F  # "mkiso", among the advisory locks of a PostgreSQL database
+
+
+LOOK = (
+    "Is its disk well and not full? Only the user that mkiso runs as may use it, and everything in storage.data_dir "
+    "must belong to that user."
+)
 
 
 class Ledger:
@@ -68,10 +75,10 @@ class Ledger:
         directory this is, it belongs to it.
 
         Raises ConfigurationError where `archive.ledger_url` can't be used or a newer mkiso has written the ledger,
-        ArchiveUnusable where ledger and data directory are strangers; then neither was changed.
+        ArchiveUnusable where ledger and data directory are strangers, LedgerDamaged; then nothing was changed.
+        LedgerUnavailable where the system refuses a file, or the database its service.
         """
         storage = settings.storage
-        storage.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(storage):
             mark = read_mark(_mark_file(storage))
             ledger = cls(
@@ -128,34 +135,44 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction. Raises LedgerUnavailable."""
-        with _told(), self._engine.begin() as connection:
+        """A transaction. Raises LedgerUnavailable, LedgerDamaged."""
+        with _told(self._engine), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that holds the writer's lock from its start; committed at the end, or rolled back by an
-        exception. Raises LedgerUnavailable.
+        exception. Raises LedgerUnavailable, LedgerDamaged.
         """
-        with _told(), self._writer.begin() as connection:
+        with _told(self._engine), self._writer.begin() as connection:
             yield connection
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What the database can't do now, in words."""
+def _told(engine: Engine) -> Iterator[None]:
+    """What the database can't do, in words."""
     try:
         yield
-    except OperationalError as error:
+    except DatabaseError as error:
         reason = (str(error.orig).strip().splitlines() or [type(error).__name__])[0].removesuffix(".")
-        raise LedgerUnavailable(f"The archive's ledger can't be used ({reason}).") from error
+        file = engine.url.database if engine.dialect.name == "sqlite" else ""
+        if file and type(error) is DatabaseError:  # SQLITE_CORRUPT, SQLITE_NOTADB
+            raise LedgerDamaged(
+                f"The archive's ledger {file} is damaged ({reason}). It was left as it is. End mkiso, move it away "
+                "together with its -wal and -shm, put the last backup of it there, and start mkiso again. Without a "
+                "backup: `mkiso archive adopt`, then `mkiso archive import` of each volume."
+            ) from error
+        if isinstance(error, OperationalError | InternalError) or getattr(error.orig, "sqlstate", "") == NOT_ALLOWED:
+            named, advice = (f"The archive's ledger {file}", f" {LOOK}") if file else ("The archive's ledger", "")
+            raise LedgerUnavailable(f"{named} can't be used ({reason}).{advice}") from error
+        raise
 
 
 def require_postgresql(url: str) -> None:
     """The server of archive.ledger_url answers. Raises ConfigurationError, LedgerUnavailable."""
     engine = postgresql_engine(url)
     try:
-        with _told(), engine.connect():
+        with _told(engine), engine.connect():
             pass
     finally:
         engine.dispose()
@@ -163,9 +180,8 @@ def require_postgresql(url: str) -> None:
 
 def note_owed_from(storage: Storage, day: date) -> None:
     """Write down beside the data from which day on the archive owes, once: the ledger may not be there on its first
-    night.
+    night. Raises LedgerUnavailable, ArchiveUnusable.
     """
-    storage.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(storage):
         mark = read_mark(_mark_file(storage))
         if not mark.owed_from and not mark.planned:
@@ -248,16 +264,23 @@ def _migrate(connection: Connection) -> None:
 
 @contextmanager
 def _alone(storage: Storage) -> Iterator[None]:
-    """One process at a time: turning on SQLite's WAL doesn't wait for a lock as its statements do."""
-    descriptor = os.open(storage.data_dir / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    """One process at a time: turning on SQLite's WAL doesn't wait for a lock as its statements do. Raises
+    LedgerUnavailable where the system refuses a file.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        file = _mark_file(storage)
-        for unfinished in file.parent.glob(f"{file.name}.*"):  # of a process that was killed; nobody else is here
-            unfinished.unlink()
-        yield
-    finally:
-        os.close(descriptor)
+        storage.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(storage.data_dir / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            file = _mark_file(storage)
+            for unfinished in file.parent.glob(f"{file.name}.*"):  # of a process that was killed; nobody else is here
+                unfinished.unlink()
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        where, reason = error.filename or storage.data_dir, error.strerror or type(error).__name__
+        raise LedgerUnavailable(f"The archive's ledger can't be used: {where}: {reason}. {LOOK}") from error
 
 
 def _mark_file(storage: Storage) -> Path:

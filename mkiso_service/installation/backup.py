@@ -6,16 +6,17 @@ Discs are made anew from the PACS, and Prefect's database is history; neither is
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mkiso.config.archive import Archive
 from mkiso.config.storage import Storage
-from mkiso.errors import ConfigurationError
+from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable
 from mkiso.storage.files import seconds_old, sync_file, sync_folder
 
 LEDGER = "ledger.sqlite"
@@ -24,7 +25,8 @@ ABANDONED_SECONDS = 86_400
 
 def back_up(storage: Storage, archive: Archive, config: Path | None, target: Path) -> Path:
     """Copy into a new folder below `target`, mode 0700, which appears whole; that folder. Raises ConfigurationError
-    where it is there already, or there is nothing to copy.
+    where it is there already, there is nothing to copy, or a file can't be read or written; LedgerDamaged,
+    LedgerUnavailable.
     """
     if not (files := list(_files(storage, archive, config))):
         raise ConfigurationError(
@@ -35,21 +37,32 @@ def back_up(storage: Storage, archive: Archive, config: Path | None, target: Pat
     unfinished = target / f".{folder.name}"
     if folder.exists():
         raise ConfigurationError(f"{folder} is there already.")
-    for left in target.glob(".mkiso-*Z"):  # of a backup that was killed: it holds secrets, and nobody would look for it
-        if seconds_old(left) > ABANDONED_SECONDS:
-            shutil.rmtree(left)
-    unfinished.mkdir(mode=0o700, parents=True)
-    for file, name in files:
-        copy = unfinished / name
-        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy_database(file, copy) if name == LEDGER else _copy(file, copy)
-    for copy in unfinished.rglob("*"):
-        if copy.is_file():
-            sync_file(copy)
-    unfinished.rename(folder)
+    try:
+        for left in target.glob(".mkiso-*Z"):  # of a backup that was killed: it holds secrets, and nobody looks for it
+            if seconds_old(left) > ABANDONED_SECONDS:
+                shutil.rmtree(left)
+        unfinished.mkdir(mode=0o700, parents=True)
+        try:
+            _fill(unfinished, files)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)  # what didn't become a backup holds secrets, too
+    except OSError as error:
+        where, reason = error.filename or folder, error.strerror or type(error).__name__
+        raise ConfigurationError(f"Nothing is backed up: {where}: {reason}.") from None
     with suppress(OSError):  # a share may have no such thing
         sync_folder(target)
     return folder
+
+
+def _fill(folder: Path, files: Iterable[tuple[Path, str]]) -> None:
+    for file, name in files:
+        copy = folder / name
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _copy_database(file, copy) if name == LEDGER else _copy(file, copy)
+    for copy in folder.rglob("*"):
+        if copy.is_file():
+            sync_file(copy)
 
 
 def _copy(file: Path, copy: Path) -> None:
@@ -62,7 +75,7 @@ def _files(storage: Storage, archive: Archive, config: Path | None) -> Iterator[
     if config is not None and config.is_file():
         yield config, "config.yaml"
     ledger = storage.data_dir / LEDGER
-    if not archive.ledger_url.get_secret_value() and ledger.is_file():
+    if not archive.ledger_url.get_secret_value() and os.path.lexists(ledger):
         yield ledger, LEDGER
     for book in storage.orders_dir.glob("*.json"):
         yield book, f"orders/{book.name}"
@@ -70,14 +83,24 @@ def _files(storage: Storage, archive: Archive, config: Path | None) -> Iterator[
 
 def _copy_database(file: Path, copy: Path) -> None:
     """SQLite's own online backup: consistent whatever is being written, its WAL included."""
-    with (
-        closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
-        closing(sqlite3.connect(copy)) as target,
-    ):
-        source.backup(target)
-        [(verdict,)] = target.execute("PRAGMA integrity_check").fetchall()
+    try:
+        with (
+            closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            [(verdict,)] = target.execute("PRAGMA integrity_check(1)").fetchall()
+            if not target.execute("SELECT 1 FROM sqlite_master").fetchone():
+                verdict = "it is empty"
+    except sqlite3.OperationalError as error:
+        raise LedgerUnavailable(
+            f"Nothing is backed up: the archive's ledger {file} can't be read, or its copy not be written ({error})."
+        ) from None
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
     copy.chmod(0o600)
     if verdict != "ok":
-        raise ConfigurationError(
-            f"The copy of {file} is damaged ({verdict}): look at the disk, and keep the last good backup."
+        raise LedgerDamaged(
+            f"Nothing is backed up: the archive's ledger {file} is damaged ({verdict}). Keep the last good backup, and "
+            "restore it."
         )

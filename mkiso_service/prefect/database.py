@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Timer
 
 from mkiso.errors import ConfigurationError
+from mkiso.storage.room import makeable
 
 log = logging.getLogger("mkiso.prefect")
 
@@ -63,11 +64,18 @@ def is_migrated(database: Path) -> bool:
 
 
 def check_whole(database: Path) -> None:
-    """Raises ConfigurationError where a database is damaged: Prefect's server would end at each start, or refuse every
-    other request, and neither says why. Of a large one as much is looked at as CHECK_SECONDS allow.
+    """Raises ConfigurationError where a database is damaged or can't be written: Prefect's server would end at each
+    start, or refuse every other request, and neither says why. Of a large one as much is looked at as CHECK_SECONDS
+    allow.
     """
-    if not database.exists():
+    if found := next(makeable("The folder of Prefect's database,", database.parent), ""):
+        raise ConfigurationError(f"{found}. Give it to the user that mkiso runs as.")
+    if not os.path.lexists(database):
         return
+    if not database.is_file():
+        raise ConfigurationError(f"{database} is no file: move it away, and start mkiso again, which makes a new one.")
+    if not os.access(database, os.R_OK | os.W_OK):
+        raise ConfigurationError(f"{database} can't be written by this user. Give it to the user that mkiso runs as.")
     try:
         address = f"{database.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, check_same_thread=False)) as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +16,7 @@ from mkiso.archive.nights import Night
 from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
 from mkiso.config.file import load
 from mkiso.config.settings import Settings
-from mkiso.errors import StudyIncomplete
+from mkiso.errors import LedgerDamaged, PermanentError, StudyIncomplete
 from mkiso.formats.iso import master
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import DiscFile
@@ -211,6 +211,67 @@ def test_the_report_names_what_no_night_looks_at(
     assert "What lies in the PACS outside of every night can't be told: " in capsys.readouterr().out
     assert run(["archive", "report", "--no-pacs"]) == 0
     assert "outside" not in capsys.readouterr().out
+
+
+ON_THE_LEDGER = (
+    ("report", "--no-pacs"),
+    ("find", "A1"),
+    ("settle", "A20260213_0001", "--lost"),
+    ("withdraw", "A20260213_0001", "--yes"),
+    ("adopt", "--yes"),
+)
+
+
+def damaged_head(content: bytes) -> bytes:
+    return b"x" * 100 + content[100:]
+
+
+def damaged_pages(content: bytes) -> bytes:
+    return content[:4096] + b"\xff" * (len(content) - 4096)
+
+
+def cut_short(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("damage", [damaged_head, damaged_pages, cut_short])
+def test_a_damaged_ledger_is_said_with_what_to_do_and_left_as_it_is(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+) -> None:
+    """Each command ended in a traceback, and the backup left a half copy of the configuration."""
+    (tmp_path / "config.yaml").write_text("storage: {data_dir: another}\n")
+    settings = load()
+    Ledger.open(settings).close()
+    ledger = settings.storage.data_dir / "ledger.sqlite"
+    ledger.write_bytes(left := damage(ledger.read_bytes()))
+    for arguments in (*ON_THE_LEDGER, ("verify", str(image)), ("import", str(image))):
+        assert run(["archive", *arguments]) == 1, arguments
+        told = capsys.readouterr().err
+        assert f"{ledger} is damaged" in told and "the last backup of it" in told, arguments
+        assert "`mkiso archive adopt`" in told and told.endswith("[ledger_damaged]\n"), arguments
+    with pytest.raises(LedgerDamaged) as caught:
+        Ledger.open(settings)
+    assert isinstance(caught.value, PermanentError)
+    backups = settings.storage.data_dir / "backups"
+    assert run(["service", "backup", str(backups)]) == 1
+    assert f"{ledger} is damaged" in capsys.readouterr().err
+    assert list(backups.iterdir()) == []
+    assert ledger.read_bytes() == left and image.exists()
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.lock", "ledger.sqlite-wal"])
+def test_a_folder_in_the_place_of_the_ledgers_files_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "config.yaml").write_text("storage: {data_dir: data}\n")
+    monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "config.yaml"))
+    (data := tmp_path / "data").mkdir()
+    (data / name).mkdir()
+    for arguments in ON_THE_LEDGER:
+        assert run(["archive", *arguments]) == 1, arguments
+        told = capsys.readouterr().err
+        assert f"{data}/ledger." in told and "can't be used" in told and told.endswith("[ledger_unavailable]\n")
+    assert (data / name).is_dir()
 
 
 def test_a_ledger_that_is_away_is_told_of(

@@ -91,6 +91,17 @@ def test_the_first_day_is_noted_while_the_ledger_cant_be_had(
         assert searched(ledger) == {noted: None}
 
 
+@pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.lock"])
+def test_a_start_of_the_worker_goes_on_without_a_ledger(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """The worker ended at each start, so that no clerk got a disc."""
+    (tmp_path / name).mkdir()
+    settings = Settings.model_validate({"storage": {"data_dir": tmp_path}, "archive": {"enabled": True}})
+    asyncio.run(catch_up(settings))
+    assert "Whether a night of the archive was missed can't be told: The archive's ledger can't be used" in caplog.text
+
+
 def test_a_start_of_the_worker_owes_from_the_first_night_to_come(settings: Settings) -> None:
     enabled = settings.model_copy(update={"archive": settings.archive.model_copy(update={"enabled": True})})
     asyncio.run(catch_up(enabled))

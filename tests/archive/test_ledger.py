@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -23,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mkiso.archive import evidence
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, find, lost_studies, report
+from mkiso.archive.days import searched
 from mkiso.archive.ledger import Ledger, clock
 from mkiso.archive.lifecycle import Remedy
 from mkiso.archive.nights import Night
@@ -36,6 +38,8 @@ from mkiso.errors import (
     ArchiveUnusable,
     ClaimLost,
     ConfigurationError,
+    LedgerDamaged,
+    LedgerUnavailable,
     PacsUnreachable,
     ProofFailed,
     StudyIncomplete,
@@ -43,6 +47,7 @@ from mkiso.errors import (
 )
 from peers.patience import LONG, until
 from tests.archive.discs import DAY, RANGE, archive, file, master, study
+from tests.archive.postgresql import PostgreSQL
 
 
 def test_the_migrations_make_the_tables_of_the_code(ledger: Ledger) -> None:
@@ -73,6 +78,30 @@ def test_a_ledger_of_a_newer_mkiso_is_refused(settings: Settings) -> None:
     with Ledger.open(settings) as ledger, ledger.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigurationError, match="newer mkiso"):
+        Ledger.open(settings)
+
+
+def test_damage_that_a_transaction_comes_upon_is_told(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"storage": {"data_dir": tmp_path}})
+    with Ledger.open(settings) as ledger, ledger.reading() as connection:
+        root = connection.scalar(text("SELECT rootpage FROM sqlite_master WHERE name = 'days'"))
+    with (tmp_path / "ledger.sqlite").open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(LedgerDamaged, match=r"ledger\.sqlite is damaged"), Ledger.open(settings) as ledger:
+        searched(ledger)
+
+
+@pytest.mark.peer
+def test_a_database_that_refuses_mkiso_is_told_of(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """PostgreSQL 15 and later let nobody but its owner make tables in a database."""
+    url = postgresql.database(f"ledger_{uuid4().hex}")
+    make_role: list[str] = ["psql", "-qc", "CREATE ROLE another LOGIN", *postgresql.where(url)]
+    subprocess.run(make_role, check=True)
+    settings = Settings.model_validate(
+        {"storage": {"data_dir": tmp_path}, "archive": {"ledger_url": url.replace("mkiso@", "another@")}}
+    )
+    with pytest.raises(LedgerUnavailable, match="permission denied"):
         Ledger.open(settings)
 
 

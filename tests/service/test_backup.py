@@ -75,6 +75,27 @@ def test_remains_of_a_killed_backup_go_and_a_book_that_vanishes_does_no_harm(
     }
 
 
+def test_a_backup_that_cant_be_made_leaves_nothing_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, ledger, backups = tmp_path / "mkiso.yaml", tmp_path / "data" / "ledger.sqlite", tmp_path / "backups"
+    config.write_text("storage: {data_dir: data}\n")
+    monkeypatch.setenv("MKISO_CONFIG", str(config))
+    ledger.mkdir(parents=True)
+    assert run(["service", "backup", str(backups)]) == 1
+    assert f"{ledger} can't be read" in capsys.readouterr().err
+    ledger.rmdir()
+    ledger.touch()
+    assert run(["service", "backup", str(backups)]) == 1
+    assert f"{ledger} is damaged (it is empty)" in capsys.readouterr().err
+    assert list(backups.iterdir()) == []
+    ledger.unlink()
+    backups.rmdir()
+    backups.symlink_to("/proc/nowhere")
+    assert run(["service", "backup", str(backups)]) == 2
+    assert f"Nothing is backed up: {backups}" in capsys.readouterr().err
+
+
 def test_a_backup_of_nothing_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

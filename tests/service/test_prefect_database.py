@@ -161,3 +161,16 @@ def test_a_large_database_is_looked_at_no_longer_than_a_start_can_wait(
         check_whole(database)
     monkeypatch.setattr(prefect_database, "Timer", OutOfTime)
     check_whole(database)
+
+
+def test_a_database_that_cant_be_used_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tmp_path / "prefect" / "prefect.db"
+    database.mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"is no file: move it away"):
+        check_whole(database)
+    database.rmdir()
+    database.touch()
+    for refused, words in ((database, "prefect.db can't be written"), (database.parent, "prefect can't be written")):
+        with monkeypatch.context() as patch, pytest.raises(ConfigurationError, match=f"{words}.*user that mkiso runs"):
+            patch.setattr(os, "access", lambda place, _, refused=refused: place != refused)
+            check_whole(database)

@@ -52,7 +52,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
 NOT_AT_THE_COUNTER = {
     *("error", "several_discs", "other_set"),  # never an answer to what the page asks
     *("deadline_passed", "patient_api_unavailable"),  # nor these
-    *("volume_not_found", "archive_unusable", "claim_lost", "ledger_unavailable"),  # the archive's
+    *("volume_not_found", "archive_unusable", "claim_lost", "ledger_unavailable", "ledger_damaged"),  # the archive's
     "folder_taken",  # of mkiso burn --to alone
 }
 
