@@ -229,8 +229,8 @@ _FUNCTIONS: dict[Function, Callable[[Values, float, float], Values]] = {
 
 
 def sampled(words: NDArray[Any], stored: Stored, modality: Modality, padding: Padding | None) -> Values:
-    """Values after the Modality LUT of about 50,000 pixels spread over a frame, without padding and what isn't
-    finite.
+    """Values after the Modality LUT of about 50,000 words spread over those of a frame, or of what is seen of it,
+    without padding and what isn't finite.
     """
     spread = words.reshape(-1)[:: max(1, words.size // _SAMPLED)]
     values = stored.values(spread)

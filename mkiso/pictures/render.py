@@ -20,7 +20,7 @@ from mkiso.pictures.image import Image, facts_of, image_of, opened
 from mkiso.pictures.jpeg import MAX_EDGE, shrink_by, shrunk, write, write_jpeg
 from mkiso.pictures.luts import frame_modality, frame_window, modality_of, padding_of, voi_luts_of, windows_of
 from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
-from mkiso.pictures.overlays import activated_mask, overlay_mask
+from mkiso.pictures.overlays import Mask, activated_mask, overlay_mask
 from mkiso.pictures.presentation import Presentation, left_out_of, presentation_of
 from mkiso.pictures.script import pixel_script
 from mkiso.pictures.shutter import Shutter, is_own_understood, own_shutter, shutter_of
@@ -119,15 +119,25 @@ class _Pictures:
         presentation = self._presentation(index)
         plane = plane_of(self._dataset, index)
         number = self._request.number + index
+        shutter = self._shutter(index, presentation)
+        shut = shutter.mask(words, plane.pixel_aspect) if shutter else None
         greys: Greys | None = None
         if photometric == "PALETTE COLOR" or words.ndim == 3:
             look = Look(Shown.COLOUR)
             pixels = self._coloured(words, photometric)
         else:
-            greys, look = self._greys(index, words, photometric, presentation)
+            greys, look = self._greys(index, words, shut, photometric, presentation)
             pixels = self._grey(words, greys)
         shrink = shrink_by(pixels, MAX_EDGE)
-        whole = self._finished(index, words, shrink, plane.pixel_aspect, presentation, pixels)
+        overlays = list(self._overlays(index, words, presentation))
+        if not pixels.flags.writeable and (shut is not None or overlays):  # colour as it lies in the file
+            pixels = pixels.copy()
+        if shutter and shut is not None:
+            shutter.paint(pixels, shut)
+        for overlay in overlays:
+            pixels[overlay] = 255
+        whole = shrunk(pixels, shrink)
+        whole = presentation.turned(whole) if presentation else whole
         file = thumbnail = write_jpeg(self._request.folder, picture_name(PICTURE, number), whole)
         if max(whole.shape[:2]) > SMALL_EDGE:
             small = shrunk(whole, shrink_by(whole, THUMBNAIL_EDGE))
@@ -138,7 +148,7 @@ class _Pictures:
             thumbnail,
             look,
             _turned(plane, presentation),
-            None if self._shutter(index, presentation) else self._script(number, words, greys),
+            self._script(number, words, greys) if shut is None else None,
             shrink,
             self._drawn(index, words, shrink, plane, presentation),
         )
@@ -148,29 +158,12 @@ class _Pictures:
         content = pixel_script(name, words, greys) if greys and self._request.script else None
         return write(self._request.folder, name, content, words) if content else None
 
-    def _finished(
-        self,
-        index: int,
-        words: NDArray[Any],
-        shrink: int,
-        aspect: float,
-        presentation: Presentation | None,
-        pixels: NDArray[np.uint8],
-    ) -> NDArray[np.uint8]:
-        """With the overlays of the image and of the state, within the shutter, shrunk and turned."""
-        shutter = self._shutter(index, presentation)
-        overlays = [overlay_mask(self._dataset, index, words)]
+    def _overlays(self, index: int, words: NDArray[Any], presentation: Presentation | None) -> Iterator[Mask]:
+        """Those of the image and of the state, where anything of them is drawn."""
+        masks = [overlay_mask(self._dataset, index, words)]
         if presentation and self._state:
-            overlays.append(activated_mask(self._state, index, words))
-        if not pixels.flags.writeable:  # colour as it lies in the file
-            pixels = pixels.copy() if shutter or any(mask is not None for mask in overlays) else pixels
-        if shutter:
-            shutter.close(pixels, words, aspect)
-        for overlay in overlays:
-            if overlay is not None:
-                pixels[overlay] = 255
-        small = shrunk(pixels, shrink)
-        return presentation.turned(small) if presentation else small
+            masks.append(activated_mask(self._state, index, words))
+        return (mask for mask in masks if mask is not None and mask.any())
 
     def _shutter(self, index: int, presentation: Presentation | None) -> Shutter | None:
         """A state's goes before the image's own, also where it has none (PS3.4 N.2)."""
@@ -209,28 +202,40 @@ class _Pictures:
         return np.take(self._palette.of_words(size, self._stored, greys.of_words(size)), words, axis=0)
 
     def _greys(
-        self, index: int, words: NDArray[Any], photometric: str, presentation: Presentation | None
+        self,
+        index: int,
+        words: NDArray[Any],
+        shut: Mask | None,
+        photometric: str,
+        presentation: Presentation | None,
     ) -> tuple[Greys, Look]:
         if photometric not in ("MONOCHROME1", "MONOCHROME2"):
             raise NotDisplayable(Reason.MALFORMED)
-        modality = (presentation and presentation.modality) or self._modality(index)
-        voi, look = self._voi(index, words, modality, presentation)
+        modality = self._modality(index, presentation)
+        voi, look = self._voi(index, words, shut, modality, presentation)
         inverse = presentation.inverse if presentation else None
         if inverse is None:
             inverse = photometric == "MONOCHROME1"
         table = presentation.table if presentation else None
         return Greys(self._stored, modality, voi, inverse, self._padding, table), look
 
-    def _modality(self, index: int) -> Modality:
+    def _modality(self, index: int, presentation: Presentation | None) -> Modality:
+        if presentation and presentation.modality:
+            return presentation.modality
         return modality_of(
             frame_modality(self._dataset, index), signed=self._form.signed, little_endian=self._form.little_endian
         )
 
     def _voi(
-        self, index: int, words: NDArray[Any], modality: Modality, presentation: Presentation | None
+        self,
+        index: int,
+        words: NDArray[Any],
+        shut: Mask | None,
+        modality: Modality,
+        presentation: Presentation | None,
     ) -> tuple[Window | Lut, Look]:
         """The presentation state's window or table, else the object's table, else its first window, else one that fits
-        its values.
+        the values that are seen.
         """
         if presentation and presentation.voi:
             window = presentation.voi if isinstance(presentation.voi, Window) else None
@@ -246,11 +251,15 @@ class _Pictures:
             return window, Look(Shown.FULL_RANGE, window)
         if self._percentiles is None:
             self._percentiles = percentile_window(
-                np.concatenate([*self._sampled(index), sampled(words, self._stored, modality, self._padding)])
+                np.concatenate([*self._samples(but=index), self._sample(words, shut, modality)])
             )
         return self._percentiles, Look(Shown.PERCENTILES, self._percentiles)
 
-    def _sampled(self, but: int) -> Iterator[NDArray[np.float64]]:
+    def _sample(self, words: NDArray[Any], shut: Mask | None, modality: Modality) -> NDArray[np.float64]:
+        """Of what is seen of a frame."""
+        return sampled(words if shut is None else words[~shut], self._stored, modality, self._padding)
+
+    def _samples(self, but: int) -> Iterator[NDArray[np.float64]]:
         for index in self._spread:
             if index == but:
                 continue
@@ -258,9 +267,10 @@ class _Pictures:
                 samples, _ = self._image.frames.samples(index)
             except NotDisplayable:
                 continue
-            yield sampled(
-                _words(samples, self._form.bits_allocated), self._stored, self._modality(index), self._padding
-            )
+            words, presentation = _words(samples, self._form.bits_allocated), self._presentation(index)
+            shutter = self._shutter(index, presentation)
+            shut = shutter.mask(words, plane_of(self._dataset, index).pixel_aspect) if shutter else None
+            yield self._sample(words, shut, self._modality(index, presentation))
 
     def _presentation(self, index: int) -> Presentation | None:
         if self._state is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -42,11 +43,15 @@ class Shutter:
     grey: int
     colour: Colour
 
-    def close(self, pixels: NDArray[np.uint8], words: NDArray[Any], aspect: float) -> None:
-        """Paint over what is shut of a frame."""
-        for shape in self.shapes:
-            if (shut := shape(words, aspect)) is not None:
-                pixels[shut] = self.grey if pixels.ndim == 2 else self.colour
+    def mask(self, words: NDArray[Any], aspect: float) -> Mask | None:
+        """What is shut of a frame; None where nothing is."""
+        masks = [mask for shape in self.shapes if (mask := shape(words, aspect)) is not None]
+        mask = reduce(np.logical_or, masks) if masks else None
+        return None if mask is None or not mask.any() else mask
+
+    def paint(self, pixels: NDArray[np.uint8], mask: Mask) -> None:
+        """Paint over what is shut."""
+        pixels[mask] = self.grey if pixels.ndim == 2 else self.colour
 
 
 def own_shutter(image: Attributes, frame: int) -> Shutter | None:

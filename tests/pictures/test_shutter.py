@@ -212,6 +212,24 @@ def test_a_state_of_one_frame_leaves_the_shutter_of_the_others(tmp_path: Path) -
         assert is_shut(looked_at(image, frame, tmp_path / "of one")[1], np.full((64, 96), 200), inside)
 
 
+@pytest.mark.parametrize("shuts", ["image", "state", "frames"])
+def test_a_window_by_percentiles_counts_nothing_beneath_a_shutter(tmp_path: Path, shuts: str) -> None:
+    """Beside the collimated field lies direct exposure, or lettering."""
+    pixels = np.where(IN_CIRCLE, ramp(low=100, high=300), 4000).astype("<u2")
+    shutter: dict[str, Any] = {"ShutterShape": "CIRCULAR", **CIRCLE}
+    if shuts == "frames":
+        form = {**FRAMES, "BitsAllocated": 16, "BitsStored": 12}
+        image = write(tmp_path / "image", np.stack([pixels] * 3).tobytes(), **form, **shutter)
+    else:
+        image = write(tmp_path / "image", pixels, BitsStored=12, **(shutter if shuts == "image" else {}))
+    state = state_for(image, **shutter) if shuts == "state" else None
+    _, *pictures = render(PictureRequest(image, tmp_path, presentation=state))
+    for picture in pictures:
+        assert isinstance(picture, Picture) and picture.look.window
+        window = picture.look.window
+        assert 100 <= window.centre - window.width / 2 <= window.centre + window.width / 2 <= 300
+
+
 def test_values_beneath_a_shutter_are_not_carried(tmp_path: Path) -> None:
     image = write(tmp_path / "image", ramp(), BitsStored=12, ShutterShape="RECTANGULAR", **RECTANGLE)
     _, picture = render(PictureRequest(image, tmp_path, script=True))
