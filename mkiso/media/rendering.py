@@ -137,6 +137,7 @@ class Renderer:
         self._folder = folder
         self._expected = expected
         self._windowed = 0
+        self._with_values: set[str] = set()  # SHA-256
         self._drawn = 0
         self._making = folder / _MAKING
         self._making.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -156,6 +157,8 @@ class Renderer:
         if arrival.sha256 in self._begun:
             return
         request = replace(self._request(arrival), script=self._has_values(arrival))
+        if request.script:
+            self._with_values.add(arrival.sha256)
         if self._kept is None:
             self._kept = _Kept(self._folder)
         if kept := self._kept.of(arrival, request):
@@ -210,8 +213,9 @@ class Renderer:
         shutil.rmtree(self._making, ignore_errors=True)
 
     def _presented(self, arrival: Arrival, state: Path) -> Future[Rendered]:
-        """An image once more, as a presentation state has it; its values, which nobody turned, aren't carried then."""
-        return self._ask(arrival, replace(self._request(arrival), presentation=state))
+        """An image once more, as a presentation state has it."""
+        script = arrival.sha256 in self._with_values
+        return self._ask(arrival, replace(self._request(arrival), presentation=state, script=script))
 
     def _ask(self, arrival: Arrival, request: PictureRequest) -> Future[Rendered]:
         """Put it behind what waits for a process, of which those that have nothing to do begin."""

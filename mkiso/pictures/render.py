@@ -148,15 +148,20 @@ class _Pictures:
             thumbnail,
             look,
             _turned(plane, presentation),
-            self._script(number, words, greys) if shut is None else None,
+            self._script(number, words, greys, presentation) if greys and shut is None and not overlays else None,
             shrink,
             self._drawn(index, words, shrink, plane, presentation),
         )
 
-    def _script(self, number: int, words: NDArray[Any], greys: Greys | None) -> PictureFile | None:
-        name = picture_name(SCRIPT, number)
-        content = pixel_script(name, words, greys) if greys and self._request.script else None
-        return write(self._request.folder, name, content, words) if content else None
+    def _script(
+        self, number: int, words: NDArray[Any], greys: Greys, presentation: Presentation | None
+    ) -> PictureFile | None:
+        """Turned as the picture is; none where values in a window aren't all that it shows."""
+        if not self._request.script or self._palette or greys.presentation:
+            return None
+        name, turned = picture_name(SCRIPT, number), presentation.turned(words) if presentation else words
+        content = pixel_script(name, turned, greys)
+        return write(self._request.folder, name, content, turned) if content else None
 
     def _overlays(self, index: int, words: NDArray[Any], presentation: Presentation | None) -> Iterator[Mask]:
         """Those of the image and of the state, where anything of them is drawn."""

@@ -25,7 +25,7 @@ from mkiso.study.gate import CompleteStudies
 from peers.corpus import make_study
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
-from tests.media.test_seen import arrivals, seen, series_page, unpacked
+from tests.media.test_seen import arrivals, scripts_on, seen, series_page, unpacked
 from tests.pictures.test_annotations import annotation, graphic, words
 
 
@@ -81,6 +81,12 @@ def test_a_state_turns_its_image_and_no_other(tmp_path: Path) -> None:
     assert "newest" not in plain
 
 
+def test_an_image_shown_by_a_state_has_its_values_too(tmp_path: Path) -> None:
+    studies = study(tmp_path / "in", {"ImageRotation": 90, "ImageHorizontalFlip": "N"})
+    [layout] = seen(studies, tmp_path, presented(studies, tmp_path / "pictures")).layouts
+    assert scripts_on(layout) == ["D0000001.JS", "D0000002.JS"]
+
+
 def test_the_newest_state_counts(tmp_path: Path) -> None:
     older = {"PresentationCreationTime": "090000", "SoftcopyVOILUTSequence": voi(40, 400)}
     newer = {"PresentationCreationTime": "120000", "SoftcopyVOILUTSequence": voi(300, 1500)}
@@ -90,7 +96,6 @@ def test_the_newest_state_counts(tmp_path: Path) -> None:
         [picture] = made.result.pictures
         assert picture.look.shown is Shown.PRESENTATION
         assert picture.look.window and picture.look.window.centre == 300
-        assert picture.script is None
 
 
 def test_what_is_not_drawn_is_said(tmp_path: Path) -> None:

@@ -15,11 +15,15 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from mkiso.pictures import jpeg
+from mkiso.pictures.grey import windowed
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Picture, PictureRequest
 from peers.chromium import Chromium
 from peers.corpus import BUNDLED
 from tests.pictures.objects import ramp, rgb, sequence, write
+from tests.pictures.test_judged import decoded
+from tests.pictures.test_presentation import state_for
 
 PAGE = """<!doctype html><script>
 var result = null;
@@ -38,9 +42,9 @@ async function mkisoPixels(frame) {
 </script><script src="D0000001.JS"></script>"""
 
 
-def made(path: Path, folder: Path) -> dict[str, Any]:
+def made(path: Path, folder: Path, state: Path | None = None) -> dict[str, Any]:
     """What the script hands over."""
-    _, picture = render(PictureRequest(path, folder, script=True))
+    _, picture = render(PictureRequest(path, folder, script=True, presentation=state))
     assert isinstance(picture, Picture) and picture.script
     content = (folder / picture.script.name).read_bytes()
     assert picture.script.size == len(content)
@@ -102,6 +106,50 @@ def test_a_script_says_how_to_show_its_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pixels", [rgb(), ramp(high=2**31, kind="<u4")], ids=["colour", "32 bits"])
 def test_what_a_script_cannot_hold_has_none(tmp_path: Path, pixels: NDArray[Any]) -> None:
     _, picture = render(PictureRequest(write(tmp_path / "image", pixels), tmp_path, script=True))
+    assert isinstance(picture, Picture) and picture.script is None
+
+
+STATES: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "turned": {"ImageRotation": 90, "ImageHorizontalFlip": "N"},
+    "turned and mirrored": {"ImageRotation": 270, "ImageHorizontalFlip": "Y"},
+    "inverse": {"PresentationLUTShape": "INVERSE"},
+    "of other values": {"RescaleSlope": 2, "RescaleIntercept": -500, "RescaleType": "US"},
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_values_shown_by_a_state_give_the_picture_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(jpeg, "QUALITY", 100)
+    image = write(tmp_path / "image", ramp(), BitsStored=12, WindowCenter=1500, WindowWidth=2000)
+    shown = state_for(image, **STATES[state])
+    frame = made(image, tmp_path, shown)
+    _, picture = render(PictureRequest(image, tmp_path, presentation=shown))
+    assert isinstance(picture, Picture) and picture.look.window
+    assert (frame["columns"], frame["rows"]) == (picture.file.width, picture.file.height)
+    grey = np.clip(windowed(values_of(frame), picture.look.window), 0, 1) * 255
+    found = decoded(tmp_path / picture.file.name)
+    assert np.abs((255 - grey if frame["inverse"] else grey) - found).mean() < 1
+
+
+@pytest.mark.parametrize("painted", ["a table", "an overlay of the image", "an overlay of the state"])
+def test_what_values_alone_do_not_show_has_none(tmp_path: Path, painted: str) -> None:
+    """A viewer would show another picture than that of the disc."""
+    image = write(tmp_path / "image", ramp(), BitsStored=12, WindowCenter=1500, WindowWidth=2000)
+    table = sequence(LUTDescriptor=[256, 0, 16], LUTData=(np.arange(256, dtype="<u2")[::-1] * 257).tobytes())
+    state = state_for(image, **({"PresentationLUTSequence": table} if painted == "a table" else {}))
+    if "overlay" in painted:
+        path = image if "image" in painted else state
+        drawn = dcmread(path)
+        for element, value in ((0x0010, 64), (0x0011, 96)):
+            drawn.add_new(0x60000000 | element, "US", value)
+        drawn.add_new(0x60000050, "SS", [1, 1])
+        drawn.add_new(0x60001001, "CS", "LAYER")
+        drawn.add_new(0x60003000, "OW", b"\xff" * (64 * 96 // 8))
+        drawn.save_as(path)
+    _, picture = render(PictureRequest(image, tmp_path, script=True, presentation=state))
     assert isinstance(picture, Picture) and picture.script is None
 
 
