@@ -1,0 +1,72 @@
+"""What is left of runs that are gone from Prefect's database."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import sqlalchemy as sa
+from prefect.server.database import provide_database_interface
+from prefect.server.services import db_vacuum
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
+
+from mkiso_service.prefect.database import make_database
+from mkiso_service.prefect.server import delete_orphans
+
+RUNS, GONE = 60, 25
+AT_ONCE = 10
+
+
+def written(database: Path) -> None:
+    """Runs with a log line and an artifact each, and as much of runs that are gone."""
+    make_database(database)
+    flow, runs, gone = str(uuid4()), [str(uuid4()) for _ in range(RUNS)], [str(uuid4()) for _ in range(GONE)]
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("INSERT INTO flow (id, name) VALUES (?, 'make_disc')", (flow,))
+        connection.executemany(
+            "INSERT INTO flow_run (id, name, flow_id) VALUES (?, 'Disc', ?)", [(r, flow) for r in runs]
+        )
+        for run in (*runs, *gone):
+            connection.execute(
+                "INSERT INTO log (name, level, flow_run_id, message, timestamp) VALUES ('a', 20, ?, 'b', '2026-11-28')",
+                (run,),
+            )
+            connection.execute("INSERT INTO artifact (key, flow_run_id) VALUES ('studies', ?)", (run,))
+
+
+def counted(database: Path, table: str) -> tuple[int, int]:
+    """Rows of runs that are there, and of others."""
+    with closing(sqlite3.connect(database)) as connection:
+        there = "flow_run_id IN (SELECT id FROM flow_run)"
+        [row] = connection.execute(f"SELECT sum({there}), sum(NOT {there}) FROM {table}")
+    return int(row[0]), int(row[1])
+
+
+def test_what_is_left_of_runs_goes_and_runs_are_not_walked(tmp_path: Path) -> None:
+    """Prefect asks for every 200 runs anew: 2,000 transactions after each start with 200,000 runs."""
+    database, asked = tmp_path / "prefect.db", []
+    written(database)
+
+    async def scenario() -> None:
+        db = provide_database_interface()
+        engine = await db.engine()
+        sa.event.listen(engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+        assert await delete_orphans(db, db.Log, AT_ONCE) == GONE
+        assert await delete_orphans(db, db.Artifact, AT_ONCE) == GONE
+        asked.clear()
+        assert await delete_orphans(db, db.Log, AT_ONCE) == 0
+        await engine.dispose()
+
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{database}"}):
+        asyncio.run(scenario())
+    assert counted(database, "log") == counted(database, "artifact") == (RUNS, 0)
+    assert len([statement for statement in asked if "flow_run_id" in statement]) == 1
+
+
+def test_prefect_still_has_the_function_that_is_replaced() -> None:
+    names = db_vacuum.vacuum_orphaned_logs.__code__.co_names
+    assert "_delete_orphaned_by_flow_run" in names and callable(db_vacuum._batch_delete)
+    assert callable(db_vacuum._maintenance_session)
