@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
 
-from mkiso.config.section import Place, Section, SentSecret, differ_by_more_than_case
+from mkiso.config.section import Place, Section, SentSecret, differ_by_more_than_case, long_enough
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -31,9 +31,7 @@ class Key(Section):
     @field_validator("key")
     @classmethod
     def _is_long_enough(cls, key: SecretStr) -> SecretStr:
-        if len(key.get_secret_value()) < 16:
-            raise ValueError("has fewer than 16 characters: make one with `openssl rand -hex 32`")
-        return key
+        return long_enough(key)
 
 
 KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -49,6 +47,11 @@ class Auth(Section):
     enabled: bool = False
     api_key: SentSecret = SecretStr("")
     keys: Annotated[Mapping[KeyName, Key], AfterValidator(differ_by_more_than_case)] = {}
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_long_enough(cls, key: SecretStr) -> SecretStr:
+        return long_enough(key) if key.get_secret_value() else key
 
     @model_validator(mode="after")
     def _key_where_enabled(self) -> Auth:

@@ -33,7 +33,8 @@ ROUNDS = 50
 """More than a configuration has layers of mistakes behind each other."""
 _NAMED = ("sources", "publishers", "inboxes")
 """The sections whose entries have names."""
-UNKNOWN_SECRET = "unknown"  # noqa: S105  stands where a secret can't be read, so that nothing else is said of its absence
+UNKNOWN_SECRET = f"unknown:{'-' * 64}"
+"""Stands where a secret can't be read: one that every key takes, so that nothing else is said of its absence."""
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:

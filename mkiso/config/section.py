@@ -28,6 +28,7 @@ AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+SECRET_CHARACTERS = 16
 Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
 Carrier = Medium | Literal["zip", "zip-encrypted", "usb"]
 """What a disc is laid out for: a medium, or a file that needs none."""
@@ -125,6 +126,13 @@ def _is_url(url: str) -> str:
 def _can_be_sent(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().isprintable():
         raise ValueError("has a character that nobody can type or send, such as a line break: take it out")
+    return secret
+
+
+def long_enough(secret: SecretStr) -> SecretStr:
+    """A secret that a site makes itself, where nobody tries so many that it is found. Raises ValueError."""
+    if len(secret.get_secret_value()) < SECRET_CHARACTERS:
+        raise ValueError(f"has fewer than {SECRET_CHARACTERS} characters: make one with `openssl rand -hex 32`")
     return secret
 
 

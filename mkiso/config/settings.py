@@ -38,6 +38,7 @@ from mkiso.config.section import (
     Section,
     Url,
     differ_by_more_than_case,
+    long_enough,
 )
 from mkiso.config.sources import CMove, Source, Sources, alike
 from mkiso.config.storage import Storage
@@ -189,8 +190,14 @@ class Prefect(Section):
     @field_validator("api_auth_string")
     @classmethod
     def _has_user_and_password(cls, text: SecretStr) -> SecretStr:
-        if (secret := text.get_secret_value()) and not all(secret.partition(":")):
-            raise ValueError("is a user, a colon and a password, as in mkiso:secret, the same on every machine")
+        if secret := text.get_secret_value():
+            user, _, password = secret.partition(":")
+            if not user or not password:
+                raise ValueError("is a user, a colon and a password, the same on every machine")
+            try:
+                long_enough(SecretStr(password))
+            except ValueError as error:
+                raise ValueError(f"has a password that {error}") from None
         return text
 
     @field_validator("work_pool")

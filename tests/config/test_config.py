@@ -95,14 +95,14 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_a_key_of_digits_keeps_its_zeros(tmp_path: Path) -> None:
-    settings = load(write(tmp_path, "{}"), {"MKISO__AUTH__ENABLED": "true", "MKISO__AUTH__API_KEY": "0123"})
-    assert settings.auth.api_key.get_secret_value() == "0123"
+    settings = load(write(tmp_path, "{}"), {"MKISO__AUTH__ENABLED": "true", "MKISO__AUTH__API_KEY": "0123456789012345"})
+    assert settings.auth.api_key.get_secret_value() == "0123456789012345"
 
 
 def test_a_secret_comes_from_its_file(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("s3cret\n")
+    (tmp_path / "key").write_text("s3cret-of-the-file\n")
     settings = load(write(tmp_path, "auth: {enabled: true, api_key_file: key}"), {})
-    assert settings.auth.api_key.get_secret_value() == "s3cret"
+    assert settings.auth.api_key.get_secret_value() == "s3cret-of-the-file"
     assert "s3cret" not in repr(settings)
 
 
@@ -112,32 +112,32 @@ PLAIN, FILED = "MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE"
 @pytest.mark.parametrize(
     ("file", "environment", "key"),
     [
-        ("api_key: plain", {}, "plain"),
-        ("api_key_file: one", {}, "of one"),
-        ("api_key: plain", {PLAIN: "set"}, "set"),
-        ("api_key: plain", {FILED: "two"}, "of two"),
-        ("api_key_file: one", {PLAIN: "set"}, "set"),
-        ("api_key_file: one", {FILED: "two"}, "of two"),
-        ("api_key_file: none", {PLAIN: "set"}, "set"),
-        ("api_key_file: none", {FILED: "two"}, "of two"),
-        ("", {PLAIN: "set"}, "set"),
-        ("", {FILED: "two"}, "of two"),
-        ("", {"MKISO__AUTH": "{api_key_file: two}"}, "of two"),
-        ("api_key: plain", {"MKISO__AUTH": "{api_key_file: two}"}, "of two"),
-        ('api_key: ""', {FILED: "two"}, "of two"),
-        ('api_key: "", api_key_file: one', {}, "of one"),
-        ("api_key: null, api_key_file: one", {}, "of one"),
-        ("api_key: 0123", {}, "0123"),
-        ("api_key: 1e3", {}, "1e3"),
-        ("api_key: yes", {}, "yes"),
-        ("api_key: 12:34:56", {}, "12:34:56"),
+        ("api_key: plain in the file", {}, "plain in the file"),
+        ("api_key_file: one", {}, "the secret of one"),
+        ("api_key: plain in the file", {PLAIN: "set as a variable"}, "set as a variable"),
+        ("api_key: plain in the file", {FILED: "two"}, "the secret of two"),
+        ("api_key_file: one", {PLAIN: "set as a variable"}, "set as a variable"),
+        ("api_key_file: one", {FILED: "two"}, "the secret of two"),
+        ("api_key_file: none", {PLAIN: "set as a variable"}, "set as a variable"),
+        ("api_key_file: none", {FILED: "two"}, "the secret of two"),
+        ("", {PLAIN: "set as a variable"}, "set as a variable"),
+        ("", {FILED: "two"}, "the secret of two"),
+        ("", {"MKISO__AUTH": "{api_key_file: two}"}, "the secret of two"),
+        ("api_key: plain in the file", {"MKISO__AUTH": "{api_key_file: two}"}, "the secret of two"),
+        ('api_key: ""', {FILED: "two"}, "the secret of two"),
+        ('api_key: "", api_key_file: one', {}, "the secret of one"),
+        ("api_key: null, api_key_file: one", {}, "the secret of one"),
+        ("api_key: 0123456701234567", {}, "0123456701234567"),
+        ("api_key: 1000000000000.e3", {}, "1000000000000.e3"),
+        ("api_key: 2026-01-01 00:00:00", {}, "2026-01-01 00:00:00"),
+        ("api_key: 12:34:56:12:34:56", {}, "12:34:56:12:34:56"),
     ],
 )
 def test_the_environment_decides_a_secret_whichever_its_form(
     tmp_path: Path, file: str, environment: dict[str, str], key: str
 ) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).write_text(f" of {name}\n")
+        (tmp_path / name).write_text(f" the secret of {name}\n")
     settings = load(write(tmp_path, f"auth: {{enabled: true, {file}}}"), environment)
     assert settings.auth.enabled
     assert settings.auth.api_key.get_secret_value() == key
@@ -146,10 +146,14 @@ def test_the_environment_decides_a_secret_whichever_its_form(
 @pytest.mark.parametrize(
     ("file", "environment", "words"),
     [
-        ("api_key: a, api_key_file: one", {}, "auth.api_key and auth.api_key_file are both set"),
-        ("api_key: a, api_key_file: one", {PLAIN: "set"}, "auth.api_key and auth.api_key_file are both set"),
-        ("", {PLAIN: "a", FILED: "one"}, f"{PLAIN} and {FILED} are both set"),
-        ("api_key: a", {PLAIN: "", FILED: "one"}, f"{PLAIN} and {FILED} are both set"),
+        ("api_key: aaaaaaaaaaaaaaaa, api_key_file: one", {}, "auth.api_key and auth.api_key_file are both set"),
+        (
+            "api_key: aaaaaaaaaaaaaaaa, api_key_file: one",
+            {PLAIN: "set as a variable"},
+            "auth.api_key and auth.api_key_file are both set",
+        ),
+        ("", {PLAIN: "a" * 16, FILED: "one"}, f"{PLAIN} and {FILED} are both set"),
+        ("api_key: aaaaaaaaaaaaaaaa", {PLAIN: "", FILED: "one"}, f"{PLAIN} and {FILED} are both set"),
         ("api_key_file: empty", {}, "empty of auth.api_key_file is empty"),
         ("api_key_file: blank", {}, "blank of auth.api_key_file is empty"),
         ("api_key_file: lines", {}, "has more than one line"),
@@ -160,16 +164,16 @@ def test_the_environment_decides_a_secret_whichever_its_form(
         ("api_key_file: null", {}, "auth.api_key_file names no file"),
         ("api_key_file: [a]", {}, "auth.api_key_file names no file"),
         ('api_key: "  "', {}, "auth.api_key is set and empty"),
-        ("api_key: a", {FILED: "empty"}, f"empty of {FILED} is empty"),
-        ("api_key: a", {FILED: ""}, f"{FILED} names no file"),
-        ("api_key: a", {PLAIN: ""}, f"{PLAIN} is set and empty"),
-        ("api_key: a", {PLAIN: " \n"}, f"{PLAIN} is set and empty"),
-        ("api_key: a", {"MKISO__AUTH": '{api_key: ""}'}, "auth.api_key is set and empty"),
-        ("api_key: a", {PLAIN: "b", "MKISO__auth__api_key": "c"}, "are the same key"),
+        ("api_key: aaaaaaaaaaaaaaaa", {FILED: "empty"}, f"empty of {FILED} is empty"),
+        ("api_key: aaaaaaaaaaaaaaaa", {FILED: ""}, f"{FILED} names no file"),
+        ("api_key: aaaaaaaaaaaaaaaa", {PLAIN: ""}, f"{PLAIN} is set and empty"),
+        ("api_key: aaaaaaaaaaaaaaaa", {PLAIN: " \n"}, f"{PLAIN} is set and empty"),
+        ("api_key: aaaaaaaaaaaaaaaa", {"MKISO__AUTH": '{api_key: ""}'}, "auth.api_key is set and empty"),
+        ("api_key: aaaaaaaaaaaaaaaa", {PLAIN: "b" * 16, "MKISO__auth__api_key": "c" * 16}, "are the same key"),
     ],
 )
 def test_no_secret_is_guessed(tmp_path: Path, file: str, environment: dict[str, str], words: str) -> None:
-    (tmp_path / "one").write_text("of one")
+    (tmp_path / "one").write_text("the secret of one")
     (tmp_path / "empty").touch()
     (tmp_path / "blank").write_text(" \n\t\n")
     (tmp_path / "lines").write_text("a\nb\n")
@@ -200,8 +204,9 @@ def test_an_empty_secret_is_never_no_secret(tmp_path: Path, where: str) -> None:
         {f"{variable}_FILE": ""},
         {f"{variable}_FILE": "none"},
     ):
-        with pytest.raises(ConfigurationError, match=variable):
+        with pytest.raises(ConfigurationError, match=variable) as raised:
             load(write(tmp_path, "{}"), environment)
+        assert "characters" not in str(raised.value)
     *sections, key = where.split(".")
     text = "".join(f"{section}: {{" for section in sections) + f"{key}_file: empty" + "}" * len(sections)
     with pytest.raises(ConfigurationError, match=f"{where}_file is empty"):
@@ -238,12 +243,13 @@ def test_a_section_from_the_environment_leaves_the_rest_of_it(tmp_path: Path) ->
     """Whatever order the variables come in: a section that took the place of the file's would take `enabled`
     with it.
     """
-    file = write(tmp_path, "auth: {enabled: true, api_key: a}\npacs: {host: one}")
-    for variables in ({"MKISO__AUTH": "{api_key: b}", PLAIN: "c"}, {PLAIN: "c", "MKISO__AUTH": "{api_key: b}"}):
+    file = write(tmp_path, "auth: {enabled: true, api_key: aaaaaaaaaaaaaaaa}\npacs: {host: one}")
+    section = "{api_key: bbbbbbbbbbbbbbbb}"
+    for variables in ({"MKISO__AUTH": section, PLAIN: "c" * 16}, {PLAIN: "c" * 16, "MKISO__AUTH": section}):
         settings = load(file, variables)
         assert (settings.auth.enabled, settings.auth.api_key.get_secret_value(), settings.pacs.host) == (
             True,
-            "c",
+            "c" * 16,
             "one",
         )
 
@@ -403,6 +409,9 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ('auth: {api_key: "a\\nb"}', "auth.api_key has a character that nobody can type or send"),
         ('auth: {enabled: true, keys: {ris: {key: "0123456789abcdef\\n"}}}', "that nobody can type or send"),
         ("patient_api: {headers: {X-Key: schlüssel}}", "X-Key has a character that a header can't have"),
+        ("auth: {enabled: true, api_key: fifteen-letters}", "auth.api_key has fewer than 16 characters"),
+        ("auth: {enabled: true, keys: {ris: {key: fifteen-letters}}}", "ris.key has fewer than 16 characters"),
+        ("prefect: {api_auth_string: 'mkiso:fifteen-letters'}", "has a password that has fewer than 16 characters"),
         ("prefect: {api_auth_string: secret}", "prefect.api_auth_string is a user, a colon and a password"),
         ("prefect: {api_auth_string: 'user:'}", "prefect.api_auth_string is a user, a colon and a password"),
         ("receiver: {allowed_peers: [pacs.local]}", "'pacs.local' is a machine's name: write its address"),

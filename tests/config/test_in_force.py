@@ -12,7 +12,7 @@ from mkiso.config.in_force import in_force, use
 from mkiso.errors import ConfigurationError
 
 TEXT = """
-auth: {enabled: true, api_key: "s3cret ü"}
+auth: {enabled: true, api_key: "s3cret ü of a test"}
 patient_api: {headers: {X-Token: t0ken}}
 archive: {ledger_url: "postgresql://a:b@c/d", modalities: [CT, MR]}
 publishers: {robot: {kind: epson, directory: in, label_fields: {Name: "{patient_name}"}}}

@@ -29,7 +29,7 @@ from tests.archive.postgresql import BIN, running_postgresql
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.peer]
 
-PASSWORD = ("mkiso", "of-all-machines")
+PASSWORD = ("mkiso", "password-of-all-machines")
 JOBS = 20
 SLICES = 60
 

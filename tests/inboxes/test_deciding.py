@@ -219,7 +219,7 @@ def test_an_inbox_that_cannot_be_meant_is_refused(wrong: Mapping[str, Any]) -> N
         Inbox.model_validate(wrong)
 
 
-PREFECT = {"api_auth_string": "mkiso:secret"}
+PREFECT = {"api_auth_string": "mkiso:secret-of-a-test"}
 ROBOT = {"robot": {"kind": "folder", "directory": "/robot"}}
 
 

@@ -127,7 +127,7 @@ def _answers(server: ForkServer) -> bool:
 
 
 def test_it_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MKISO__AUTH__API_KEY", "a-secret")
+    monkeypatch.setenv("MKISO__AUTH__API_KEY", "a-secret-of-a-test")
     with ForkServer(tmp_path / "pictures.sock") as server:
         worker = WorkerProcess(Limits(), server.socket)
         for pid in (server.process.pid, worker._process.pid):

@@ -323,7 +323,7 @@ def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_secrets_stay_with_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MKISO__AUTH__API_KEY", "secret")
+    monkeypatch.setenv("MKISO__AUTH__API_KEY", "secret-of-a-test")
     with PicturePool(tmp_path, tmp_path, 1) as pool:
         pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         environment = Path(f"/proc/{worker_of(pool)}/environ").read_bytes()

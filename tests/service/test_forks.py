@@ -38,7 +38,7 @@ FOLDER = Path(sys.argv[1])
 SETTINGS = Settings.model_validate(
     {
         "storage": {"data_dir": FOLDER / "data"},
-        "prefect": {"api_auth_string": "a:b"},
+        "prefect": {"api_auth_string": "a:of-sixteen-or-more"},
         "server": {"shutdown_grace_seconds": 1},
     }
 )
@@ -144,7 +144,7 @@ def test_a_fork_has_nothing_of_its_supervisor_but_what_it_imported(begin: Begin,
         assert facts["umask"] == 0o077
         assert facts["initial"] == []
         assert facts["loop"] == "ran"
-    assert (told["alone"]["password"], told["with"]["password"]) == (None, "a:b")
+    assert (told["alone"]["password"], told["with"]["password"]) == (None, "a:of-sixteen-or-more")
     assert not set(told["alone"]["random"]) & set(told["with"]["random"]), "each has randomness of its own"
 
 

@@ -153,8 +153,8 @@ def test_after_the_lines_of_an_installation_its_group_may_read_each_file(tmp_pat
 def compose() -> dict[str, Any]:
     text = re.sub(r"\$\{\w*PORT\w*\}", "104", (DEPLOYMENTS / "compose.yaml").read_text(encoding="utf-8"))
     text = re.sub(r"\$\{\w+:-\}", "", text)
-    text = re.sub(r"\$\{\w*AUTH(:\?[^}]*)?\}", "user:word", text)
-    return dict(yaml.safe_load(re.sub(r"\$\{\w+(:\?[^}]*)?\}", "word", text)))
+    text = re.sub(r"\$\{\w*AUTH(:\?[^}]*)?\}", "user:word-of-sixteen-or-more", text)
+    return dict(yaml.safe_load(re.sub(r"\$\{\w+(:\?[^}]*)?\}", "word-of-16-signs", text)))
 
 
 @pytest.mark.parametrize("name", sorted(set(compose()["services"]) - {"postgresql"}))

@@ -58,7 +58,7 @@ def test_a_page_of_another_site_is_refused(origin: str) -> None:
 def test_the_names_are_those_of_the_configuration() -> None:
     settings = Settings(
         server=Server(hosts=("discs.example.org",), public_url="https://www.example.org"),
-        prefect=Prefect(api_url="http://Prefect.example.org:4200/api", api_auth_string="a:b"),
+        prefect=Prefect(api_url="http://Prefect.example.org:4200/api", api_auth_string="a:of-sixteen-or-more"),
     )
     assert known_hosts(settings, "Front.example.org") - {""} == {
         "discs.example.org",

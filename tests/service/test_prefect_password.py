@@ -46,8 +46,14 @@ def test_processes_that_make_it_at_once_have_one(tmp_path: Path) -> None:
 def test_the_configured_one_wins_and_no_file_is_made(tmp_path: Path) -> None:
     password_file(settings_in(tmp_path).storage).parent.mkdir()
     password_file(settings_in(tmp_path).storage).write_text("of:file")
-    assert password_of(with_password(settings_in(tmp_path, "my:own"), make=True)) == "my:own"
-    assert password_of(with_password(settings_in(tmp_path / "other", "my:own"), make=True)) == "my:own"
+    assert (
+        password_of(with_password(settings_in(tmp_path, "my:own-password-of-a-test"), make=True))
+        == "my:own-password-of-a-test"
+    )
+    assert (
+        password_of(with_password(settings_in(tmp_path / "other", "my:own-password-of-a-test"), make=True))
+        == "my:own-password-of-a-test"
+    )
     assert not (tmp_path / "other").exists()
 
 
@@ -109,4 +115,6 @@ def test_one_command_shows_it_and_a_start_ends_in_words_without_it(
 def test_a_server_elsewhere_has_a_password() -> None:
     with pytest.raises(ValidationError, match="api_auth_string is empty"):
         Prefect(api_url="http://prefect.example.org:4200/api")
-    assert Prefect(api_url="http://prefect.example.org:4200/api", api_auth_string=SecretStr("user:password")).api_url
+    assert Prefect(
+        api_url="http://prefect.example.org:4200/api", api_auth_string=SecretStr("user:password-of-a-test")
+    ).api_url

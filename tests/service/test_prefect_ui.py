@@ -17,6 +17,7 @@ from peers.process import Process
 from tests.config.test_config import write
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")]
+AUTH = "mkiso:secret-of-a-test"
 
 
 class Server(Process):
@@ -24,7 +25,7 @@ class Server(Process):
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
-        text = f"prefect: {{server_port: {port}, api_auth_string: 'mkiso:secret'}}\nstorage: {{min_free_gib: 0}}\n"
+        text = f"prefect: {{server_port: {port}, api_auth_string: '{AUTH}'}}\nstorage: {{min_free_gib: 0}}\n"
         environment = {"MKISO_CONFIG": str(write(folder, text))}
         command = [sys.executable, "-P", "-m", "mkiso_service", "prefect"]
         super().__init__(command, folder / "server.log", port=port, environment=environment)
@@ -43,7 +44,7 @@ def test_the_ui_asks_nobody_outside_and_sells_nothing(tmp_path: Path) -> None:
         browser.until("document.body.innerText.includes('Oops')")  # it hasn't been given the password
         first = browser.run("document.body.innerText")
         assert "Prefect Cloud" not in first, first
-        browser.run("localStorage.setItem('prefect-password', btoa('mkiso:secret'))")
+        browser.run(f"localStorage.setItem('prefect-password', btoa('{AUTH}'))")
         browser.open(server.url)
         browser.until("location.pathname === '/runs'")
         for page in ("/", "/runs", "/deployments"):

@@ -21,7 +21,7 @@ from mkiso_service.processes.supervisor import _Supervisor, back_off_seconds, pa
 def test_the_processes_of_one_machine_and_their_order() -> None:
     assert [part.name for part in parts(Settings())] == ["receiver", "prefect", "worker", "webhook"]
     elsewhere = Settings(
-        prefect=Prefect(api_url="http://prefect.example.org/api", api_auth_string=SecretStr("user:password"))
+        prefect=Prefect(api_url="http://prefect.example.org/api", api_auth_string=SecretStr("user:password-of-a-test"))
     )
     assert [part.name for part in parts(elsewhere)] == ["receiver", "worker", "webhook"]
 
@@ -87,7 +87,9 @@ def test_no_proxy_is_asked_for_prefects_server(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, "example.org, 127.0.0.1")
     monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")
-    told = environment(Settings(prefect=Prefect(api_url="http://front:4200/api", api_auth_string=SecretStr("a:b"))))
+    told = environment(
+        Settings(prefect=Prefect(api_url="http://front:4200/api", api_auth_string=SecretStr("a:of-sixteen-or-more")))
+    )
     assert told["no_proxy"] == told["NO_PROXY"] == "example.org,127.0.0.1,localhost,::1,front"
     for each in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(each, told[each])
@@ -101,5 +103,9 @@ def test_no_environment_variable_removes_the_password_or_lets_other_origins_in(
     names = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
     for name in names:
         monkeypatch.setenv(name, "*")
-    told = environment(Settings(prefect=Prefect(api_auth_string=SecretStr("user:password"))))
-    assert [told[name] for name in names] == ["user:password", "user:password", "http://127.0.0.1:4200"]
+    told = environment(Settings(prefect=Prefect(api_auth_string=SecretStr("user:password-of-a-test"))))
+    assert [told[name] for name in names] == [
+        "user:password-of-a-test",
+        "user:password-of-a-test",
+        "http://127.0.0.1:4200",
+    ]

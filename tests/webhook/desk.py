@@ -34,7 +34,7 @@ from mkiso_service.webhook.server import serve
 from peers.patience import LONG, until
 from peers.ports import free_port
 
-KEY = "correct-horse"
+KEY = "correct-horse-battery"
 
 Script = Callable[[str, Question], Standing]
 """What runs as the job: its id and its question in, how it stands after out."""

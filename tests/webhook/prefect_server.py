@@ -14,7 +14,7 @@ from mkiso_service.prefect.database import make_database
 from peers.ports import free_port
 from peers.process import Process
 
-AUTH = "mkiso:of-a-test"
+AUTH = "mkiso:password-of-a-test"
 
 
 class PrefectServer(Process):

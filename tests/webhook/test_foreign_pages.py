@@ -237,7 +237,8 @@ const plain = { Accept: "text/html", "Accept-Language": "x" };
 const silent = { mode: "no-cors" };
 const tries = [{}, silent, { method: "POST", ...silent }, { credentials: "include" }, { headers: plain, ...silent }];
 const asked = tries.map((options, number) => fetch(`PRINTS!FETCH${number}`, options));
-asked.push(fetch("PRINTS!PUT", { method: "PUT" }), fetch("PRINTS!KEY", { headers: { "X-API-Key": "correct-horse" } }));
+asked.push(fetch("PRINTS!PUT", { method: "PUT" }));
+asked.push(fetch("PRINTS!KEY", { headers: { "X-API-Key": "correct-horse-battery" } }));
 asked.push(fetch("TARGET/api/iso/download?accession_number=DOWN", { mode: "no-cors" }));
 navigator.sendBeacon("PRINTS!BEACON", "x");
 try { new WebSocket("PRINTS!SOCKET".replace("http", "ws")); } catch {}

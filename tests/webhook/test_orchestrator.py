@@ -393,14 +393,14 @@ def test_a_deployment_that_is_missing_is_said(api_url: str, monkeypatch: pytest.
 
 
 def test_a_password_that_prefect_does_not_take_is_said(api_url: str) -> None:
-    settings = Settings(prefect=Prefect(api_url=api_url, api_auth_string="mkiso:another"))
+    settings = Settings(prefect=Prefect(api_url=api_url, api_auth_string="mkiso:another-password"))
 
     async def scenario() -> None:
         async with PrefectOrchestrator.connected(settings) as orchestrator:
             with pytest.raises(OrchestratorUnavailable, match="api_auth_string"):
                 await orchestrator.queued()
         with (
-            temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: "mkiso:another"}),
+            temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: "mkiso:another-password"}),
             pytest.raises(ConfigurationError, match="api_auth_string"),
         ):
             await ensure_deployments(settings)
