@@ -6,7 +6,8 @@ other, `catalogues/CODE.po`.
     german.ngettext("%(number)s picture", "%(number)s pictures", 2000)     # 2.000 Bilder
 
 A message is a literal in code or a template, in a call of `gettext`, `ngettext` or `N_`; `make messages` puts it into
-each catalogue (docs/languages.md). Dates, numbers and plurals follow Unicode's locale data, as Babel has it.
+each catalogue (docs/languages.md). Dates, numbers and plurals follow Unicode's locale data, as Babel has it; Babel has
+the Gregorian calendar alone, so Thailand's is here.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ _MOST_PREFERENCES = 20  # of Accept-Language: nobody reads more languages
 _QUALITY = re.compile(r"\s*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*")
 _DT = re.compile(r"(\d{8})(\d{4}(?:\d\d)?)?(?:\.\d{1,6})?([-+]\d{4})?", re.ASCII)
 _SIZES = (("gigabyte", 10**9), ("megabyte", 10**6), ("kilobyte", 10**3))
+_BUDDHIST = {"th": ("พ.ศ.", 543)}
+"""The era, and how many years more it counts, where Unicode prefers this calendar; days and months are Gregorian
+(UTS #35 part 4, Calendar Preference Data: TH)."""
 _EXAMPLES = range(200)  # numbers among which each plural form of a language is met
 
 
@@ -64,6 +68,11 @@ class Language:
         """What those who speak it call it."""
         return (self._locale.get_display_name() or self.code).capitalize()
 
+    @property
+    def calendar(self) -> str:
+        """By which `date` counts years, as Intl.DateTimeFormat names it: gregory or buddhist."""
+        return "buddhist" if self._locale.language in _BUDDHIST else "gregory"
+
     def gettext(self, message: str, **values: object) -> str:
         """A message in this language; each `%(name)s` in it is that one of the values."""
         translated = self._translations.gettext(message)
@@ -87,7 +96,10 @@ class Language:
 
     def date(self, day: date) -> str:
         """A day with its month in words, so that nobody takes it for the day."""
-        return format_date(day, "long", locale=self._locale)
+        if self._locale.language not in _BUDDHIST:
+            return format_date(day, "long", locale=self._locale)
+        era, more = _BUDDHIST[self._locale.language]
+        return f"{format_date(day, 'd MMMM', locale=self._locale)} {era} {day.year + more}"
 
     def da(self, value: str) -> str:
         """A DICOM date (VR DA) as `date` has it; what is none is left as it is."""

@@ -33,7 +33,7 @@ def test_plurals_and_numbers_are_those_of_the_language(code: str, one: str, none
         ("de", "3. Februar 2026"),
         ("es", "3 de febrero de 2026"),
         ("fr", "3 février 2026"),
-        ("th", "3 กุมภาพันธ์ ค.ศ. 2026"),
+        ("th", "3 กุมภาพันธ์ พ.ศ. 2569"),
     ],
 )
 def test_dates_have_their_month_in_words(code: str, expected: str) -> None:
@@ -41,6 +41,20 @@ def test_dates_have_their_month_in_words(code: str, expected: str) -> None:
     assert spoken.date(date(2026, 2, 3)) == spoken.da("20260203") == expected
     assert spoken.moment(datetime(2026, 2, 3, 9, 5, tzinfo=UTC)) == f"{expected}, 09:05 UTC"
     assert [spoken.da(value) for value in ("", "2026", "20261399", "2026-2-3")] == ["", "2026", "20261399", "2026-2-3"]
+
+
+def test_thai_years_are_of_the_buddhist_era_and_say_so() -> None:
+    """By the first calendar that CLDR prefers for Thailand (UTS #35, Calendar Preference Data)."""
+    thai = language("th")
+    assert thai.da("20240229") == "29 กุมภาพันธ์ พ.ศ. 2567"
+    assert thai.dt("20240229101500+0700") == "29 กุมภาพันธ์ พ.ศ. 2567, 10:15:00 +0700"
+    assert {code: language(code).calendar for code in languages()} == {
+        "en": "gregory",
+        "de": "gregory",
+        "es": "gregory",
+        "fr": "gregory",
+        "th": "buddhist",
+    }
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ class CounterPage:
         spoken = language_of(request)
         told = {
             "words": spoken.words_of(_SCRIPTS),
+            "calendar": spoken.calendar,
             "advice": advices(spoken),
             "lookFirst": sorted(LOOK_FIRST),
             "stages": {stage: spoken.gettext(words) for stage, words in STAGES.items()},

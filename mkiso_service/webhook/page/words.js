@@ -91,7 +91,9 @@ export function size(bytes) {
   return ngettext("%(number)s byte", "%(number)s bytes", bytes);
 }
 
-const days = new Intl.DateTimeFormat(language, { dateStyle: "long", timeZone: "UTC", calendar: "gregory" });
+// Another era than the common one is named beside the year.
+const LONG = { calendar: told.calendar, ...(told.calendar === "gregory" ? { dateStyle: "long" } : { day: "numeric", month: "long", year: "numeric", era: "short" }) };
+const days = new Intl.DateTimeFormat(language, { ...LONG, timeZone: "UTC" });
 
 // A DICOM date (VR DA) with its month in words, as Language.da of the service has it; what is none is left as it is.
 export function day(date) {
@@ -107,5 +109,5 @@ export function clock(moment) {
   if (Number.isNaN(when.getTime())) return "";
   const time = when.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
   if (when.toDateString() === new Date().toDateString()) return time;
-  return `${new Intl.DateTimeFormat(language, { dateStyle: "long", calendar: "gregory" }).format(when)}, ${time}`;
+  return `${new Intl.DateTimeFormat(language, LONG).format(when)}, ${time}`;
 }
