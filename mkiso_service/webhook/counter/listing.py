@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -57,11 +57,7 @@ class JobList:
         search, since = query.search(), query.since() or datetime.now(UTC) - timedelta(days=1)
         await self._audit(request, search)
         reports, askings = await self._read()
-        found = [(report, askings.get(report.job_id, ())) for report in reports if report.kind in ("download", "print")]
-        known = {report.job_id for report in reports}
-        found += [(waiting(job_id, told[0]), told) for job_id, told in askings.items() if job_id not in known]
-        wanted = [each for each in found if _fits(*each, search, since)]
-        wanted.sort(key=lambda each: _asked_last(*each), reverse=True)
+        wanted = await asyncio.to_thread(_wanted, reports, askings, search, since)  # of hundreds of thousands
         standings = await standings_of([report for report, _ in wanted[:MOST]], self._orchestrator)
         caller = caller_of(request)
         shown = [await self._listed(report, told, standings, caller) for report, told in wanted[:MOST]]
@@ -110,6 +106,18 @@ class JobList:
         if not search:
             self._told[who] = now
         await self._trail.listed(request, search)
+
+
+def _wanted(
+    reports: Sequence[JobReport], askings: Mapping[str, tuple[Asking, ...]], search: str, since: datetime
+) -> list[tuple[JobReport, tuple[Asking, ...]]]:
+    """The jobs to list, and who asked for them; what was asked for last comes first."""
+    found = [(report, askings.get(report.job_id, ())) for report in reports if report.kind in ("download", "print")]
+    known = {report.job_id for report in reports}
+    found += [(waiting(job_id, told[0]), told) for job_id, told in askings.items() if job_id not in known]
+    wanted = [each for each in found if _fits(*each, search, since)]
+    wanted.sort(key=lambda each: _asked_last(*each), reverse=True)
+    return wanted
 
 
 def _fits(report: JobReport, told: tuple[Asking, ...], search: str, since: datetime) -> bool:
