@@ -6,6 +6,7 @@ number may stand there.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -649,6 +650,14 @@ class ServiceStopping(RetriableError):
     http_status = 503
     meaning = "mkiso is being restarted"
     remedy = "ask again"
+
+
+def why_refused(error: OSError) -> str:
+    """What the system says of a file, in words. A service may write only to what was there when it started: what is
+    mounted or made later is read-only to it.
+    """
+    reason = error.strerror or type(error).__name__
+    return f"{reason}; if it came after mkiso's start, restart mkiso" if error.errno == errno.EROFS else reason
 
 
 def kinds() -> Iterator[type[MkisoError]]:

@@ -42,7 +42,7 @@ from mkiso.archive.belonging import Known, Mark, Meeting, meet, read_mark, write
 from mkiso.archive.tables import archive, places, volumes
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable
+from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, why_refused
 
 SQLITE_BUSY_SECONDS = 60
 CONNECT_SECONDS = 10
@@ -279,8 +279,8 @@ def _alone(storage: Storage) -> Iterator[None]:
         finally:
             os.close(descriptor)
     except OSError as error:
-        where, reason = error.filename or storage.data_dir, error.strerror or type(error).__name__
-        raise LedgerUnavailable(f"The archive's ledger can't be used: {where}: {reason}. {LOOK}") from error
+        where = error.filename or storage.data_dir
+        raise LedgerUnavailable(f"The archive's ledger can't be used: {where}: {why_refused(error)}. {LOOK}") from error
 
 
 def _mark_file(storage: Storage) -> Path:

@@ -26,7 +26,7 @@ from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.tables import stores, volumes
 from mkiso.archive.volumes import ArchiveVolume, image_name, in_portions, labels_in
-from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull
+from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull, why_refused
 from mkiso.storage.files import Unreadable, read_json, sha256_of, sync_folder, write_whole
 from mkiso.storage.room import NO_ROOM
 
@@ -181,9 +181,9 @@ def _usable(directory: Path) -> Iterator[None]:
             raise StorageFull(
                 f"The archive's folder {directory} is full: make room, or name another as archive.directory."
             ) from None
-        reason = error.strerror or type(error).__name__
         raise ArchiveUnusable(
-            f"The archive's folder {directory} can't be used: {reason}. Is it mounted, and may mkiso write there?"
+            f"The archive's folder {directory} can't be used: {why_refused(error)}. Is it mounted, and may mkiso write "
+            "there?"
         ) from None
 
 

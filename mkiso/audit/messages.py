@@ -30,6 +30,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from mkiso.audit.delivery import deliver
 from mkiso.config.settings import Settings
 from mkiso.config.sources import Source
+from mkiso.errors import why_refused
 from mkiso.study.models import Study
 from mkiso.study.selection import EVERYTHING, Selection
 
@@ -230,7 +231,7 @@ def _tell(
             "An audit message (%s) couldn't be delivered and is kept in %s: %s",
             event[2],
             settings.storage.audit_undelivered,
-            error,
+            f"{error.filename}: {why_refused(error)}" if isinstance(error, OSError) and error.filename else error,
         )
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
 from mkiso.config.publishers import Robot
-from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable, why_refused
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, name_on_label, tells_part
 from mkiso.publishers.robot_status import ENDS, RobotState, RobotStatus, seen_in_names, strongest
@@ -339,10 +339,9 @@ class FolderPublisher(ABC):
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
-            if error.errno == errno.EROFS:
-                reason = f"{reason}; if it came after mkiso's start, restart mkiso"
-            raise PublisherUnavailable(f"{self.name}'s folder {self.directory} can't be used ({reason}){so}.") from None
+            raise PublisherUnavailable(
+                f"{self.name}'s folder {self.directory} can't be used ({why_refused(error)}){so}."
+            ) from None
 
 
 def _opened(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:

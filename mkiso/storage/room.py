@@ -85,7 +85,8 @@ def unwritable(key: str, folder: Path, there: Path) -> Iterator[str]:
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         yield (
             f"{key} {folder} can't be written: its file system is mounted read-only. Name another folder, or have it "
-            "mounted for writing; as a service, install the service anew (`mkiso service install`)"
+            "mounted for writing; as a service, restart it if the folder came after its start, else install it anew "
+            "(`mkiso service install`)"
         )
     else:
         yield f"{key} {folder} can't be written by this user" + ("" if there == folder else f": nor can {there}")

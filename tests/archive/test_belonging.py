@@ -320,6 +320,18 @@ def test_a_full_store_leaves_nothing_half_stored(ledger: Ledger, settings: Setti
         unmount()
 
 
+def test_a_store_that_came_after_the_start_of_a_service_says_so(ledger: Ledger, settings: Settings) -> None:
+    """To a service with a read-only system it is read-only until the next start."""
+    unmount = mounted(settings.archive.directory, "64k,ro")
+    try:
+        with pytest.raises(
+            ArchiveUnusable, match="Read-only file system; if it came after mkiso's start, restart mkiso"
+        ):
+            Store.open(ledger)
+    finally:
+        unmount()
+
+
 def test_a_store_that_can_not_be_written_says_so(ledger: Ledger, settings: Settings) -> None:
     settings.archive.directory.parent.mkdir(exist_ok=True)
     settings.archive.directory.write_text("no folder")

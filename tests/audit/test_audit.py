@@ -5,6 +5,7 @@ listeners.
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import re
 import resource
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from mkiso.audit import delivery
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
 from mkiso.config.sources import Origin
@@ -213,6 +215,22 @@ def test_syslog_over_udp(tmp_path: Path) -> None:
             tell(settings_in(tmp_path, target=f"udp://127.0.0.1:{server.getsockname()[1]}"))
             assert_syslog(server.recv(65536))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_came_after_the_start_of_a_service_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, append = tmp_path / "folder" / "audit.xml", delivery._append
+
+    def read_only(where: Path, message: str) -> None:
+        if where == file:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(where))
+        append(where, message)
+
+    monkeypatch.setattr(delivery, "_append", read_only)
+    EVERY["export"][0](settings_in(tmp_path, target=str(file)))
+    assert (tmp_path / "audit-undelivered.xml").exists()
+    assert f"{file}: Read-only file system; if it came after mkiso's start, restart mkiso" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
