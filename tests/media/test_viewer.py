@@ -278,11 +278,17 @@ def test_the_first_page_opens_the_pictures_with_one_click(browser: Browser, disc
     browser.until("(document.querySelector('#pane1 img') || {}).naturalWidth === 256")
 
 
+def show_two(viewer: Browser) -> None:
+    """Two series, each placed anew in its stage: a ResizeObserver hears of that before the second frame."""
+    viewer.run("document.getElementById('two').click()")
+    viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
+    viewer.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+
+
 @pytest.mark.parametrize("panes", [1, 2])
 def test_a_picture_lies_whole_on_the_paper(viewer: Browser, panes: int) -> None:
     if panes == 2:
-        viewer.run("document.getElementById('two').click()")
-        viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
+        show_two(viewer)
     before = measured(viewer, "width")
     boxes = (
         "JSON.stringify([...document.querySelectorAll('.pane:not([hidden])')].map(pane => "
@@ -312,8 +318,7 @@ def part_seen(viewer: Browser) -> list[list[float]]:
 def test_all_that_is_seen_lies_on_the_paper(viewer: Browser, panes: int) -> None:
     """Enlarged and moved, as a reader leaves it to print a finding."""
     if panes == 2:
-        viewer.run("document.getElementById('two').click()")
-        viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
+        show_two(viewer)
     for key in ("+", "+", "+", "+", "+"):
         viewer.press(key)
     viewer.run("document.querySelector('[data-tool=move]').click()")
@@ -336,8 +341,7 @@ def test_all_that_is_seen_lies_on_the_paper(viewer: Browser, panes: int) -> None
 def test_two_series_lie_on_one_sheet_with_their_names(viewer: Browser, landscape: bool) -> None:
     if not isinstance(viewer, Chromium):
         pytest.skip("Firefox prints for WebDriver alone")
-    viewer.run("document.getElementById('two').click()")
-    viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
+    show_two(viewer)
     sheets = viewer.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, landscape=landscape)["data"]
     assert len(re.findall(rb"/Type ?/Page\b", base64.b64decode(sheets))) == 1
     viewer.call("Emulation.setEmulatedMedia", media="print")
