@@ -37,6 +37,13 @@ def owe(ledger: Ledger, first: date, today: date) -> date | None:
         return ahead
 
 
+def owe_earlier(ledger: Ledger, first: date) -> None:
+    """Let the archive begin earlier than it did: every day from `first` on is owed."""
+    with ledger.writing() as connection:
+        if connection.execute(select(days).where(days.c.day <= first)).first() is None:
+            connection.execute(insert(days).values(day=first))
+
+
 def write_searched(connection: Connection, some: Collection[date], today: date) -> None:
     """Write down that days were searched wholly `today`; what is before the archive's first day was never owed."""
     first = connection.scalar(select(func.min(days.c.day)))

@@ -12,14 +12,14 @@ from datetime import date, datetime
 from logging import Logger, LoggerAdapter
 from zoneinfo import ZoneInfo
 
-from mkiso.archive.days import owe, searched
+from mkiso.archive.days import owe, owe_earlier, searched
 from mkiso.archive.ledger import Ledger, note_owed_from
 from mkiso.archive.night_outcome import Outcome
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.owed import Owed
 from mkiso.archive.planning import is_hopeless, says_something_of_the_study
 from mkiso.archive.pool import Pool, Volumes
-from mkiso.archive.schedule import by_hand, due
+from mkiso.archive.schedule import begins_earlier, by_hand, due
 from mkiso.archive.store import Store
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
@@ -91,6 +91,8 @@ class ArchiveJob:
         else:
             ahead = None if self.dry_run else owe(self.ledger, regular.date_from, self.began_on)
             self.outcome = replace(self.outcome, searched_ahead=ahead)
+            if not self.dry_run and begins_earlier(regular, searched(self.ledger)):
+                owe_earlier(self.ledger, regular.date_from)
             schedule, days, recheck = (archive.schedule, archive.timezone), archive.days_back, archive.recheck_days
             self.dates = due(*schedule, days, recheck, searched(self.ledger), self._began, self.began_on)
         if not self.dry_run:

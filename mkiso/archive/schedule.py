@@ -121,6 +121,13 @@ def due(
     )
 
 
+def begins_earlier(regular: Due, searched: Searched) -> bool:
+    """Whether a night looks at days before the archive's first one, since `days_back` was raised: what it leaves of
+    them is for the next nights. A clock that stands before that day makes nothing earlier.
+    """
+    return regular.date_from < min(searched) <= regular.date_to
+
+
 def share_of_a_night(owed: Sequence[T], size: int, today: date) -> frozenset[T]:
     """So many of what is owed, others each day: what stays owed until the PACS is corrected keeps nothing waiting."""
     parts = -(-len(owed) // size) or 1

@@ -54,3 +54,18 @@ def archive(
     (volume,) = night.plan("dvd", "store", DAY)
     night.mastered([master(volume, contents, accession_numbers)])
     return volume
+
+
+class Nobody:
+    """Is told of a night."""
+
+    is_progress_due = True
+
+    def progress(self, done: int, total: int | None, words: str) -> None:
+        """A bar."""
+
+    def table(self, key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
+        """A table."""
+
+    def link(self, key: str, address: str, words: str) -> None:
+        """A link."""

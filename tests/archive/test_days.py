@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
 from mkiso.archive.days import owe, searched
+from mkiso.archive.job import ArchiveJob
 from mkiso.archive.ledger import Ledger, note_owed_from
 from mkiso.archive.nights import Night, NightRange
-from mkiso.archive.schedule import due, first_day, owed_days
+from mkiso.archive.schedule import Due, begins_earlier, due, first_day, owed_days
 from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost
+from mkiso.storage.job import Job
 from mkiso_service.worker.missed_night import catch_up
 from peers.ports import free_port
-from tests.archive.discs import RANGE, archive
+from tests.archive.discs import RANGE, Nobody, archive
 
 FIRST, TODAY = date(2026, 2, 10), date(2026, 2, 13)
 DAY = timedelta(days=1)
@@ -61,6 +65,32 @@ def test_what_a_clock_that_was_ahead_has_searched_is_owed_again(ledger: Ledger) 
     assert owe(ledger, FIRST, TODAY) is None
     assert set(searched(ledger).values()) == {None}
     assert owed_days(searched(ledger), ahead, date(2036, 2, 14))[0] == FIRST  # also where the machine is off until then
+
+
+def test_days_back_that_is_raised_later_makes_the_archive_begin_earlier(settings: Settings) -> None:
+    """Of a night that failed then, the earliest day was never looked at again."""
+
+    def night(days_back: int) -> ArchiveJob:
+        raised = settings.archive.model_copy(update={"days_back": days_back})
+        job = Job(str(uuid4()), "archive", settings.model_copy(update={"archive": raised}))
+        run = ArchiveJob(job, (None, None), datetime.now(UTC), logging.getLogger("test"), Nobody(), dry_run=False)
+        with run.opened:  # which fails before it has found anything
+            run.start()
+        return run
+
+    first, raised, lowered = night(1), night(10), night(1)
+    earlier = first.dates.date_from - 9 * DAY
+    assert raised.dates.date_from == lowered.dates.date_from == earlier
+    with Ledger.open(settings) as ledger:
+        assert len(owed_days(searched(ledger), first.dates.date_to, first.began_on)) == 10
+        assert searched(ledger)[earlier] is None
+
+
+def test_a_clock_before_the_first_day_makes_the_archive_no_older() -> None:
+    known = {FIRST: None}
+    for last, earlier in ((FIRST - DAY, False), (FIRST, True), (FIRST + 9 * DAY, False)):
+        regular = Due(frozenset({last - 9 * DAY, last}), last)
+        assert begins_earlier(regular, known) is earlier
 
 
 def test_a_run_that_was_taken_over_marks_no_day(ledger: Ledger) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
@@ -31,27 +31,12 @@ from mkiso.errors import PacsRefused, PacsUnreachable, StudyIncomplete, VolumeNo
 from mkiso.storage.job import Job
 from peers.corpus import make_study
 from peers.scripted_pacs import Gone, Peer, ScriptedPacs
-from tests.archive.discs import RANGE, archive, study
+from tests.archive.discs import RANGE, Nobody, archive, study
 
 DAY = date(2026, 2, 12)
 NEXT = DAY + timedelta(days=1)
 
 Begin = Callable[..., ArchiveJob]
-
-
-class Nobody:
-    """Is told of a night."""
-
-    is_progress_due = True
-
-    def progress(self, done: int, total: int | None, words: str) -> None:
-        """A bar."""
-
-    def table(self, key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
-        """A table."""
-
-    def link(self, key: str, address: str, words: str) -> None:
-        """A link."""
 
 
 @pytest.fixture
