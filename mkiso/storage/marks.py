@@ -21,7 +21,7 @@ from mkiso.storage.files import Unreadable, read_whole
 
 MARK_BYTES = 1 << 19
 PIECE_BYTES = MARK_BYTES + MARK_BYTES // 8
-"""The most that is sent in one piece, so that an image of 512² is one. 200 clients that stop reading hold 420 MiB."""
+"""The most that is sent in one piece, so that an image of 512² is one. Each client that stops reading holds one."""
 CHAIN_BYTES = 1 << 24
 NOT_PROVED = (
     "The stored image isn't what was read back when it was made: it was thrown away. "
@@ -173,11 +173,16 @@ class ProvedSpan:
         """Read and prove the first piece, which `read` then gives. Raises ProofFailed."""
         self._begun = self.read()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a next piece."""
+        return self.image.end(self._next - 1) < self._wanted.stop
+
     def next_piece(self) -> ProvedPiece | None:
         """The next one, to be read once the one before it is, or at any time where it begins a chain; None behind the
         last. Raises ProofFailed.
         """
-        if self.image.end(self._next - 1) >= self._wanted.stop:
+        if not self.goes_on:
             return None
         piece = self._before = ProvedPiece(self.image, self._next, self._wanted, self._before)
         self._next = piece.next

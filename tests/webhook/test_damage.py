@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from starlette.types import Message
 from mkiso.config.settings import Settings
 from mkiso.storage.marks import MARK_BYTES, Marker, ProvedImage, ProvedPiece, ProvedSpan
 from mkiso.storage.shelf import manifests
+from mkiso_service.webhook.discs import disc_bytes
 from mkiso_service.webhook.discs.disc_bytes import DiscResponse, ImageDamaged, Span
 from peers.patience import LONG
 from tests.webhook.desk import Desk, Scripts
@@ -132,17 +134,43 @@ def test_damage_that_comes_while_it_is_sent(
     assert got == content[: 119 * MARK_BYTES]
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 6, 12])
-def test_pieces_that_are_proved_beside_each_other_leave_in_order_up_to_a_wrong_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
-) -> None:
-    """Twelve follow the first, two by two at once. A file of 512 KiB and a little is one piece."""
-    files = [os.urandom(MARK_BYTES + 1000 + number) for number in range(13)]
-    image, marks, marker = tmp_path / "disc.iso", tmp_path / "marks", Marker()
+GET = {"type": "http", "method": "GET"}
+
+
+async def nothing_more() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def files_of_a_piece(count: int) -> list[bytes]:
+    """A file of 512 KiB and a little is sent in one piece."""
+    return [os.urandom(MARK_BYTES + 1000 + number) for number in range(count)]
+
+
+def imaged(folder: Path, files: list[bytes]) -> tuple[Path, Path]:
+    """An image of these files and its marks."""
+    image, marks, marker = folder / "disc.iso", folder / "marks", Marker()
     for content in files:
         marker.begin_chain()
         marker.update(content)
     marks.write_bytes(marker.marks())
+    image.write_bytes(b"".join(files))
+    return image, marks
+
+
+def answer_of(image: Path, marks: Path, damaged: Callable[[], Awaitable[None]]) -> DiscResponse:
+    size, digest = image.stat().st_size, hashlib.sha256(marks.read_bytes()).hexdigest()
+    proved = ProvedSpan(ProvedImage(image, marks, size, digest), 0, size)
+    return DiscResponse(proved, Span(200, 0, size), {}, "application/octet-stream", damaged)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 6, 12])
+def test_pieces_that_are_proved_beside_each_other_leave_in_order_up_to_a_wrong_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """Twelve follow the first, two by two at once."""
+    files = files_of_a_piece(13)
+    image, marks = imaged(tmp_path, files)
     image.write_bytes(b"".join(files[:wrong]) + bytes(len(files[wrong])) + b"".join(files[wrong + 1 :]))
     two, read, sent = threading.Barrier(2), ProvedPiece.read, list[bytes]()
 
@@ -151,10 +179,6 @@ def test_pieces_that_are_proved_beside_each_other_leave_in_order_up_to_a_wrong_o
             two.wait(LONG)
         return read(piece)
 
-    async def receive() -> Message:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     async def send(message: Message) -> None:
         sent.append(message.get("body", b""))
 
@@ -162,12 +186,52 @@ def test_pieces_that_are_proved_beside_each_other_leave_in_order_up_to_a_wrong_o
         two.abort()  # who would be the next one's partner isn't begun any more
 
     monkeypatch.setattr(ProvedPiece, "read", together)
-    size, digest = image.stat().st_size, hashlib.sha256(marks.read_bytes()).hexdigest()
-    proved = ProvedSpan(ProvedImage(image, marks, size, digest), 0, size)
-    answer = DiscResponse(proved, Span(200, 0, size), {}, "application/octet-stream", damaged)
     with pytest.raises(ImageDamaged):
-        asyncio.run(answer({"type": "http", "method": "GET"}, receive, send))
+        asyncio.run(answer_of(image, marks, damaged)(GET, nothing_more, send))
     assert [piece for piece in sent if piece] == files[:wrong]
+
+
+def test_what_is_read_ahead_is_bounded_however_many_clients_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five that take nothing two have a piece read ahead; once they take what there is, each gets all of it."""
+    files = files_of_a_piece(5)
+    image, marks = imaged(tmp_path, files)
+    read, reads = ProvedPiece.read, list[ProvedPiece]()
+
+    def counted(piece: ProvedPiece) -> bytes:
+        reads.append(piece)
+        return read(piece)
+
+    async def harmless() -> None:
+        raise AssertionError
+
+    async def five() -> list[list[bytes]]:
+        taken, standing, goes_on = [list[bytes]() for _ in range(5)], asyncio.Semaphore(0), asyncio.Event()
+
+        async def download(into: list[bytes]) -> None:
+            async def send(message: Message) -> None:
+                if message.get("body"):
+                    standing.release()
+                    await goes_on.wait()
+                    into.append(message["body"])
+
+            await answer_of(image, marks, harmless)(GET, nothing_more, send)
+
+        downloads = [asyncio.create_task(download(into)) for into in taken]
+        for _ in downloads:
+            await standing.acquire()
+        while len(disc_bytes._AHEAD) < 2 or not all(task.done() for task in disc_bytes._AHEAD):
+            await asyncio.sleep(0)
+        assert len(reads) == 5 + 2, "the first piece of each, and two more"
+        goes_on.set()
+        await asyncio.gather(*downloads)
+        return taken
+
+    monkeypatch.setattr(disc_bytes, "MOST_AHEAD", 2)
+    monkeypatch.setattr(ProvedPiece, "read", counted)
+    assert asyncio.run(five()) == [files] * 5
+    assert not disc_bytes._AHEAD
 
 
 def test_no_damaged_disc_is_served_again(

@@ -30,6 +30,9 @@ _MAX_LENGTH = 120
 MAX_NAME = 1000
 """What is read of a name: normalizing takes quadratic time for some."""
 STALL_SECONDS = 300.0  # a client that takes not one piece in this time has gone; with the ETag it can go on later
+MOST_AHEAD = 64
+"""Pieces that are read for all clients together before they can take them: 36 MB, however many stand still."""
+_AHEAD = set[asyncio.Task[bytes]]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,29 +196,43 @@ class DiscResponse(Response):
                 gone.cancel()
 
     async def _stream(self, send: Send, gone: asyncio.Task[None]) -> None:
-        """The next piece is read and proved while one is on its way; while the client waits for it, another one too."""
-        piece, ahead = self._proved.read(), deque[asyncio.Task[bytes]]()
+        """The next piece is read and proved while one is on its way; while the client waits for it, another one too.
+        Where as much is read ahead for all as may be, it is read once the client has taken the one before it.
+        """
+        pieces = deque([asyncio.create_task(_begun(self._proved))])
 
-        def begin_another() -> None:
-            if following := self._proved.next_piece():
-                ahead.append(asyncio.create_task(_proved(following, ahead[-1] if ahead else None)))
+        def begin_another(*, is_awaited: bool) -> None:
+            if (is_awaited or len(_AHEAD) < MOST_AHEAD) and (following := self._proved.next_piece()):
+                pieces.append(asyncio.create_task(_proved(following, pieces[-1] if pieces else None)))
+                _AHEAD.add(pieces[-1])
 
         try:
             while not gone.done():
-                if not ahead:
-                    begin_another()
+                piece = await pieces[0]
+                if len(pieces) == 1:
+                    begin_another(is_awaited=False)
+                more = len(pieces) > 1 or self._proved.goes_on
                 async with asyncio.timeout(STALL_SECONDS):
-                    await send({"type": "http.response.body", "body": piece, "more_body": bool(ahead)})
-                if not ahead:
-                    return
-                if not ahead[0].done():
-                    begin_another()
-                piece = await ahead.popleft()
+                    await send({"type": "http.response.body", "body": piece, "more_body": more})
+                    if not more:
+                        return
+                    piece = b""
+                    _AHEAD.discard(pieces.popleft())
+                    if not pieces:
+                        await send({"type": "http.response.body", "more_body": True})  # once it has taken the last one
+                if not pieces or not pieces[0].done():
+                    begin_another(is_awaited=not pieces)
         except TimeoutError:
             raise ClientStalled from None
         finally:
-            for task in ahead:
+            _AHEAD.difference_update(pieces)
+            for task in pieces:
                 task.cancel()
+
+
+async def _begun(proved: ProvedSpan) -> bytes:
+    """The first piece, which is proved before the head of the answer leaves."""
+    return proved.read()
 
 
 async def _proved(piece: ProvedPiece, before: asyncio.Task[bytes] | None) -> bytes:
