@@ -15,9 +15,9 @@ from peers.ports import free_port
 from peers.process import Process
 
 FOLDER = Path(__file__).parent / "openid"
-OLDEST_NODE, NEWER_NODE = 20, "22.23.3"
-"""The oldest major version of Node.js that the provider runs on, and what is installed where the machine has an older
-one, as on Debian 12.
+OLDEST_NODE = 20
+"""The oldest major version of Node.js that the provider runs on. Where the machine has an older one, as on Debian 12,
+that of peers/openid/newer is installed.
 """
 SECRET = "of a test, and long enough: +/%"
 
@@ -47,19 +47,18 @@ class OpenIdProvider(Process):
 def _installed() -> str:
     """Install the provider once, and Node.js where the machine's is too old; the Node.js to start it with.
 
-    package-lock.json and NEWER_NODE say which versions.
+    The two package-lock.json say which versions, and by which hashes npm takes them.
     """
-    install = ("--ignore-scripts", "--no-audit", "--no-fund")
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     with (FOLDER / "package-lock.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
-            subprocess.run(["npm", "ci", *install], cwd=FOLDER, check=True)
+            subprocess.run(install, cwd=FOLDER, check=True)
         told = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
         if int(told.strip("v").split(".")[0]) >= OLDEST_NODE:
             return "node"
         package = f"node-linux-{'arm64' if platform.machine() == 'aarch64' else 'x64'}"
         place = FOLDER / "newer"
         if not (node := place / "node_modules" / package / "bin" / "node").exists():
-            wanted = ("--prefix", str(place), f"{package}@{NEWER_NODE}")
-            subprocess.run(["npm", "install", "--no-save", *install, *wanted], cwd=FOLDER, check=True)
+            subprocess.run(install, cwd=place, check=True)
         return str(node)

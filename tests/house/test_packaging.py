@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,3 +27,13 @@ def test_every_other_file_is_package_data() -> None:
     others = [file for file in inside if file.suffix not in (".py", ".pyc")]
     assert others
     assert [file.name for file in others if not any(fnmatch(file.name, pattern) for pattern in patterns)] == []
+
+
+def test_what_tests_take_from_npm_is_known_by_its_hash() -> None:
+    locks = [file for file in (ROOT / "peers").rglob("package-lock.json") if "node_modules" not in file.parts]
+    assert {file.parent.name for file in locks} == {"openid", "newer"}
+    for file in locks:
+        for name, package in json.loads(file.read_text())["packages"].items():
+            assert not name or (package["integrity"].startswith("sha512-") and "resolved" not in package), name
+    for source in (ROOT / "peers").glob("*.py"):
+        assert '"npm", "install"' not in source.read_text(), source
