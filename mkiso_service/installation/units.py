@@ -41,6 +41,8 @@ UNIT = """\
 Description={description}
 Wants=network-online.target{wants}
 After=network-online.target remote-fs.target{after}
+# Below a mount point that nothing is mounted on mkiso would begin anew: another archive, other order books.
+RequiresMountsFor={data_dir}
 
 [Service]
 Type=exec
@@ -122,6 +124,7 @@ def unit(part: Part, settings: Settings, config: Path = INSTALLED, program: str 
         description=WORDS[part],
         wants=needed,
         after=needed,
+        data_dir=_quoted(str(settings.storage.data_dir)),
         config=_quoted(f"MKISO_CONFIG={config}"),
         environment=f"{config.parent}/environment".replace("%", "%%"),
         program=_quoted(program),

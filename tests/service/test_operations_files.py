@@ -85,6 +85,7 @@ def test_a_unit_may_write_to_configured_folders_and_bind_configured_ports() -> N
     for place in ("/srv/mkiso", "/mnt/discs", "/mnt/robot"):
         assert f"ReadWritePaths=-{place}\n" in text  # without one of them mkiso starts, and says so
     assert 'ReadWritePaths="-/var/log/of mkiso"\n' in text
+    assert "RequiresMountsFor=/srv/mkiso\n" in text  # without that one it would begin anew on the disk below
     assert "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in text
     assert "CapabilityBoundingSet=\n" in unit("worker", settings)
 
