@@ -16,7 +16,7 @@ from mkiso.media.names import component
 from mkiso.media.record_types import record_type
 from mkiso.study.gate import require_distinct
 from mkiso.study.models import Arrival, Instance
-from mkiso.study.text import Text, name_in, raw_value, stated, text_of
+from mkiso.study.text import Text, named_in, raw_value, stated, text_of
 
 _PATIENT_ID = 0x00100020
 _STUDY_DATE, _STUDY_TIME, _SERIES_NUMBER, _INSTANCE_NUMBER = 0x00080020, 0x00080030, 0x00200011, 0x00200013
@@ -69,36 +69,34 @@ class StudyBranch:
 @dataclass(frozen=True, slots=True)
 class PatientBranch:
     """The studies of one patient; `patient_id` is empty where the images have none. `told_apart`: what tells this
-    patient from others of the same ID, empty where nothing has to.
+    patient from others of the same ID, empty where nothing has to. `person` is the header that says whose they are.
     """
 
     patient_id: Text
     told_apart: str
     studies: tuple[StudyBranch, ...]
-
-    @property
-    def header(self) -> Dataset:
-        return self.studies[0].header
+    person: Dataset
 
     @property
     def headers(self) -> tuple[Dataset, ...]:
-        """Of each series of each study."""
-        return tuple(header for study in self.studies for header in study.headers)
+        """Whose they are, and of each series of each study."""
+        return (self.person, *(header for study in self.studies for header in study.headers))
 
     @property
     def name(self) -> Text:
-        """The first PatientName that can be read, else the first that there is."""
-        return name_in(self.headers)
+        return text_of(self.person, "PatientName")
 
 
 def arrange(
-    instances: Collection[Instance], told_apart: Mapping[str, str] = MappingProxyType({})
+    instances: Collection[Instance],
+    told_apart: Mapping[str, str] = MappingProxyType({}),
+    persons: Mapping[str, Dataset] = MappingProxyType({}),
 ) -> tuple[PatientBranch, ...]:
     """The tree of these instances, the same for the same instances in any order.
 
     A patient is a Patient ID, however the name is spelled. `told_apart` says by Study Instance UID which studies of one
-    ID are of several patients (mkiso.study.gate.Part); patients without an ID are told apart by their study. Raises
-    InstanceConflict where a SOP Instance UID occurs twice.
+    ID are of several patients, and `persons` which header says whose a study is (mkiso.study.gate.Part); patients
+    without an ID are told apart by their study. Raises InstanceConflict where a SOP Instance UID occurs twice.
     """
     require_distinct(instances)
     patients: dict[tuple[str, str], list[Instance]] = {}
@@ -107,7 +105,7 @@ def arrange(
         patient_id = stated(instance.header, _PATIENT_ID)
         patients.setdefault((patient_id, told_apart.get(study, "") if patient_id else study), []).append(instance)
     return tuple(
-        _patient(those, part if patient_id else "", PurePosixPath("DICOM") / component("PT", number))
+        _patient(those, part if patient_id else "", persons, PurePosixPath("DICOM") / component("PT", number))
         for number, ((patient_id, part), those) in enumerate(sorted(patients.items(), key=itemgetter(0)), 1)
     )
 
@@ -117,7 +115,9 @@ def leaves(tree: Collection[PatientBranch]) -> Iterator[Leaf]:
     return (leaf for patient in tree for study in patient.studies for series in study.series for leaf in series.leaves)
 
 
-def _patient(instances: Collection[Instance], told_apart: str, folder: PurePosixPath) -> PatientBranch:
+def _patient(
+    instances: Collection[Instance], told_apart: str, persons: Mapping[str, Dataset], folder: PurePosixPath
+) -> PatientBranch:
     studies: dict[str, list[Instance]] = {}
     for instance in instances:
         studies.setdefault(instance.arrival.study_instance_uid, []).append(instance)
@@ -128,7 +128,10 @@ def _patient(instances: Collection[Instance], told_apart: str, folder: PurePosix
 
     ordered = enumerate(sorted(studies.items(), key=by_date), 1)
     branches = tuple(_study(uid, found, folder / component("ST", number)) for number, (uid, found) in ordered)
-    return PatientBranch(text_of(_first(instances).header, _PATIENT_ID), told_apart, branches)
+    headers = [header for branch in branches for header in branch.headers]
+    person = named_in([persons[uid] for branch in branches if (uid := branch.study_instance_uid) in persons] or headers)
+    assert person is not None
+    return PatientBranch(text_of(_first(instances).header, _PATIENT_ID), told_apart, branches, person)
 
 
 def _first(instances: Iterable[Instance]) -> Instance:

@@ -80,7 +80,7 @@ def lay_out(
     ConfigurationError for a viewer that can't be put on a disc.
     """
     instances = conversion.applied(part.instances)
-    tree = arrange(instances, part.told_apart)
+    tree = arrange(instances, part.told_apart, part.persons)
     if not volume_id and (len(part.studies) != 1 or len(tree) != 1):
         raise PatientMismatch(
             "A disc would have more than one patient: nothing was made. Tell the administrator of mkiso."

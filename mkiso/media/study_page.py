@@ -124,12 +124,14 @@ def patients_on_page(
 def _patient(
     branch: PatientBranch, known: Patient | None, studies: Iterable[StudyOnPage], spoken: Language
 ) -> PatientOnPage:
-    header = branch.header
+    def told(keyword: str) -> str:
+        return next(filter(None, (_line(header, keyword) for header in branch.headers)), "")
+
     return PatientOnPage(
         patient_id=one_line((known and known.patient_id) or str(branch.patient_id)),
         name=readable_name(one_line((known and known.name) or str(branch.name))),
-        birth_date=spoken.da((known and known.birth_date) or _line(header, "PatientBirthDate")),
-        sex=SEXES.get((known and known.sex) or _line(header, "PatientSex"), ""),
+        birth_date=spoken.da((known and known.birth_date) or told("PatientBirthDate")),
+        sex=SEXES.get((known and known.sex) or told("PatientSex"), ""),
         studies=tuple(studies),
     )
 

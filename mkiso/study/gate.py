@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydicom import Dataset
+
 from mkiso.config.disc import Identity
 from mkiso.errors import InstanceConflict, MkisoError, PatientMismatch
 from mkiso.study import completeness, identity
@@ -16,7 +18,7 @@ from mkiso.study.identity import Claim, PatientIdentity
 from mkiso.study.models import Instance, Patient, Study
 from mkiso.study.priors import why_left_out
 from mkiso.study.selection import EVERYTHING, Selection, chosen_of
-from mkiso.study.text import name_in
+from mkiso.study.text import named_in, text
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 PATIENT_API, COUNTS_UNKNOWN, NOT_PROVEN = "patient_api", "counts_unknown", "completeness_not_proven"
@@ -140,6 +142,14 @@ class CompleteStudies:
         return tuple(study for study in self.studies if study.is_prior)
 
     @property
+    def person(self) -> Dataset | None:
+        """The header that says whose these are: of what was asked for, with the first name that can be read."""
+        headers = [
+            each.header for found in self.retrieved.studies if not found.study.is_prior for each in found.instances
+        ]
+        return named_in(headers)
+
+    @property
     def instances(self) -> tuple[Instance, ...]:
         """All that a disc of them holds: what lies on archive volumes already isn't among them."""
         return tuple(
@@ -156,16 +166,16 @@ class CompleteStudies:
         """What the patient API says of the patient, and where it is silent the PACS, with the name of the images:
         C-FIND may answer in a character set that can't hold it.
         """
-        first = self.studies[0]
+        first = self.asked[0]
         known = self.known or Patient(first.patient_id)
         born, sex = known.birth_date or first.patient_birth_date, known.sex or first.patient_sex
         return Patient(known.patient_id, self.patient_name, born, sex)
 
     @property
     def patient_name(self) -> str:
-        """The patient API's name, else that of the images."""
-        known = self.known.name if self.known else ""
-        return known or str(name_in(instance.header for instance in self.retrieved.instances))
+        """The patient API's name, else that of the images that were asked for."""
+        known, person = self.known.name if self.known else "", self.person
+        return known or (text(person, "PatientName") if person is not None else "")
 
     @property
     def accession_numbers(self) -> tuple[str, ...]:
@@ -204,10 +214,18 @@ class CompleteStudies:
     def _one_patient(self) -> PatientIdentity:
         identity.one_patient(self.studies, [self.known] if self.known else [], self.rules)
         claims: dict[Claim, None] = {}
+        naming: set[bool] = set()
         for each in self.retrieved.studies:
             for instance in each.instances:
                 identity.same_patient(instance.header, each.study)
-            claims |= dict.fromkeys(identity.claims(instance.header for instance in each.instances))
+            made = identity.claims(instance.header for instance in each.instances)
+            naming.add(identity.names_issuer(each.study, made))
+            claims |= dict.fromkeys(made)
+        if self.priors and len(naming) > 1:
+            raise PatientMismatch(
+                "The study that was asked for names an issuer of its patient ID and an earlier one doesn't, or the "
+                "other way round, so they may be of two patients. Ask without earlier studies, or have the PACS corrected."
+            )
         return identity.agreed(self.studies, list(claims), self.rules)
 
 
@@ -236,6 +254,14 @@ class Part:
         return identity.told_apart(
             {study.study_instance_uid: each.identity for each in self.studies for study in each.studies}
         )
+
+    @property
+    def persons(self) -> dict[str, Dataset]:
+        """By Study Instance UID the header that says whose it is: of an earlier study that of the one asked for."""
+        persons = [(each, each.person) for each in self.studies]
+        return {
+            study.study_instance_uid: person for each, person in persons if person is not None for study in each.studies
+        }
 
     @classmethod
     def whole(cls, *studies: CompleteStudies) -> Part:

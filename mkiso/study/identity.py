@@ -236,6 +236,11 @@ def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> 
     return PatientIdentity(patient_id, "".join(issuers), "".join(universals), "".join(birth_dates), "".join(sexes))
 
 
+def names_issuer(study: Study, made: Iterable[Claim]) -> bool:
+    """Whether the PACS or a header of a study says who issued its Patient ID."""
+    return bool(significant(study.issuer_of_patient_id)) or any(claim.issuer or claim.universal for claim in made)
+
+
 def shown_digest(studies: Iterable[Study]) -> str:
     """Who a person saw before confirming: what the PACS says of the patient of these studies, in whatever order.
     SHOWN_DIGITS hexadecimal digits for each of the ways in which it says it, where they are MOST_SHOWN at most.

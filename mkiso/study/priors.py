@@ -1,13 +1,15 @@
 """Priors: earlier studies of the same patient, of the same kind, that go onto a disc beside those asked for.
 
-Nobody names them, so what holds for who is asked for isn't enough: where the archive knows two issuers, birth dates or
-sexes under one Patient ID, only a study that says the same as the one asked for is taken; and a Patient ID alone makes
-none: a birth date or a part of the name has to be the same, too.
+Nobody names them, so what holds for who is asked for isn't enough. Each has to name the issuer of its Patient ID that
+the studies asked for name, or none where they name none. Where the archive knows two issuers, birth dates or sexes
+under one Patient ID, only a study that says the same is taken. And a Patient ID alone makes none: a birth date and a
+part of the name have to be the same, too, or most of the name where a birth date is missing.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -174,29 +176,41 @@ def _of_the_patient(
     keywords = ("IssuerOfPatientID", *rules.compare)
     doubtful = [keyword for keyword in keywords if len({person[keyword] for person in told} - {""}) > 1]
     own = {keyword: {_person(study)[keyword] for study in asked} - {""} for keyword in doubtful}
+    issuers = {_person(study)["IssuerOfPatientID"] for study in asked}
     copies: dict[str, list[Study]] = {}
     for study in others:
         copies.setdefault(study.study_instance_uid, []).append(study)
     for each in copies.values():
         with suppress(PatientMismatch):
             one_patient([*asked, *each], [known] if known else [], rules)
-            if all({_person(study)[keyword]} == own[keyword] for study in each for keyword in doubtful) and all(
-                any(_may_be_told_together(study, one) for one in asked) for study in each
+            if (
+                all({_person(study)["IssuerOfPatientID"]} == issuers for study in each)
+                and all({_person(study)[keyword]} == own[keyword] for study in each for keyword in doubtful)
+                and all(any(_may_be_told_together(study, one) for one in asked) for study in each)
             ):
                 yield each[0]
 
 
 def _may_be_told_together(one: Study, other: Study) -> bool:
-    """Whether more than the Patient ID says that they are of one person: a birth date, or a part of the name, which is
-    spelled and ordered in many ways, and changes when people marry.
+    """Whether more than the Patient ID says that they are of one person. With the same birth date a part of the name is
+    enough, since it is spelled and ordered in many ways and changes when people marry, or nothing of it where one has
+    none or they are in different scripts; without, it takes two parts, or the same name.
     """
-    births = [significant(study.patient_birth_date).replace(".", "") for study in (one, other)]
-    return ("" != births[0] == births[1]) or bool(_name_parts(one) & _name_parts(other))
+    birth, other_birth = (_person(study)["PatientBirthDate"] for study in (one, other))
+    names, other_names = _name_parts(one), _name_parts(other)
+    alike = {part for part in names & other_names if len(part) > 1 or not part.isascii()}
+    if birth and birth == other_birth:
+        return bool(alike) or not _scripts(names) & _scripts(other_names)
+    return len(alike) > 1 or (bool(names) and names == other_names)
 
 
 def _name_parts(study: Study) -> set[str]:
-    parts = re.split(r"[\s^=,.;-]+", study.patient_name.casefold())
-    return {part for part in parts if len(part) > 1 or not part.isascii()}
+    return set(re.split(r"[\s^=,.;-]+", study.patient_name.casefold())) - {""}
+
+
+def _scripts(parts: Collection[str]) -> set[str]:
+    """By the first word of Unicode's names of the letters: LATIN, CYRILLIC, CJK, THAI."""
+    return {unicodedata.name(letter, "").partition(" ")[0] for part in parts for letter in part if letter.isalpha()}
 
 
 def _person(study: Study) -> Mapping[str, str]:

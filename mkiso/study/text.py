@@ -147,14 +147,15 @@ def readable_name(person_name: str) -> str:
     return " / ".join(group for group in groups if group)
 
 
-def name_in(headers: Iterable[Dataset]) -> Text:
-    """The first PatientName of these headers that can be read, else the first that there is."""
-    first = NO_TEXT
+def named_in(headers: Iterable[Dataset]) -> Dataset | None:
+    """The first of these headers with a PatientName that can be read, else the first with one, else the first."""
+    first, found = None, NO_TEXT
     for header in headers:
-        if name := text_of(header, "PatientName"):
-            if name.is_whole:
-                return name
-            first = first or name
+        name = text_of(header, "PatientName")
+        if name and name.is_whole:
+            return header
+        if first is None or (name and not found):
+            first, found = header, name
     return first
 
 

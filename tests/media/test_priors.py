@@ -16,9 +16,9 @@ from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES
 from mkiso.media.disc_set import lay_out_set, within_medium
 from mkiso.media.envelopes import Envelopes
 from mkiso.media.explicit import EXPLICIT_LITTLE_ENDIAN, convert_studies
-from mkiso.media.layout import Layout
+from mkiso.media.layout import Layout, lay_out
 from mkiso.media.volumes import room_sectors, study_sectors
-from mkiso.study.gate import CompleteStudies, complete_studies
+from mkiso.study.gate import CompleteStudies, Part, complete_studies
 from mkiso.study.models import Instance
 from mkiso.study.priors import CONTRADICTS, INCOMPLETE, NO_ROOM, NOT_CONVERTIBLE, WORDS
 from mkiso.study.selection import Selection
@@ -88,6 +88,43 @@ def pages(studies: CompleteStudies, folder: Path, code: str, message: str) -> st
     assert text_of(layout, "INDEX.HTM").count(words) == 2
     assert text_of(layout, "README.TXT").count(words) >= 2
     return words
+
+
+def written(files: dict[str, list[Path]], of: str, **facts: str) -> Retrieved:
+    """With these values in each header of one study."""
+    found = retrieved(files)
+    for each in found.studies:
+        for instance in each.instances if each.study.accession_number == of else ():
+            for keyword, value in facts.items():
+                setattr(instance.header, keyword, value)
+    return found
+
+
+@pytest.mark.parametrize("of", ["A1", "P2"])
+def test_an_issuer_that_only_some_headers_name_leaves_the_priors_out(files: dict[str, list[Path]], of: str) -> None:
+    """What C-FIND doesn't tell, too: the same ID of another issuer is another patient's."""
+    rules = Settings().identity
+    studies = complete_studies(written(files, of, IssuerOfPatientID="OTHER"), rules)
+    assert (numbers_of(studies), studies.degraded) == (["A1"], (CONTRADICTS,))
+
+
+def test_a_disc_names_the_patient_as_what_was_asked_for_does(files: dict[str, list[Path]], tmp_path: Path) -> None:
+    """Not as the oldest study, which begins the tree; each disc of a set, too, also one that holds priors alone."""
+    earlier = {"PatientName": "Meier^Maiden", "PatientBirthDate": "", "PatientSex": ""}
+    studies = CompleteStudies(written(files, "P3", **earlier), Settings().identity)
+    asked = studies.asked[0]
+    assert studies.patient_name == asked.patient_name != "Meier^Maiden"
+    [prior] = [each.instances for each in studies.retrieved.studies if each.study.accession_number == "P3"]
+    site = settings(tmp_path)
+    for number, part in enumerate((Part.whole(studies), Part((studies,), prior))):
+        layout = lay_out(part, site, tmp_path / f"disc{number}", created=CREATED, medium="cd")
+        [directory] = [file.source for file in layout.files if str(file.path) == "DICOMDIR"]
+        assert directory
+        record = dcmread(directory).DirectoryRecordSequence[0]
+        assert (record.DirectoryRecordType, record.PatientName) == ("PATIENT", asked.patient_name)
+        assert "Meier" not in text_of(layout, "INDEX.HTM")
+        assert "Meier" not in text_of(layout, "README.TXT")
+        assert language("en").da(asked.patient_birth_date) in text_of(layout, "INDEX.HTM")
 
 
 @pytest.mark.parametrize(("room_for", "kept"), [(3, ["A1", "P2", "P3"]), (2, ["A1", "P2"]), (1, ["A1"]), (0, ["A1"])])

@@ -197,9 +197,16 @@ def test_where_two_share_an_id_only_who_says_the_same_is_taken(keyword: str, val
         with_fact(study(uid, "20200101"), keyword, value) for uid, value in zip("234", ("", *values), strict=True)
     )
     silent, named = (with_fact(ASKED, keyword, value) for value in ("", values[0]))
-    assert taken(untold, one, asked=silent) == ["3", "2"]
+    assert taken(untold, one, asked=silent) == (["2"] if keyword == "issuer_of_patient_id" else ["3", "2"])
     assert taken(untold, one, two, asked=silent) == []
     assert taken(untold, one, two, asked=named) == ["3"]
+
+
+@pytest.mark.parametrize(("own", "others"), [("", "NORTH"), ("NORTH", "")])
+def test_an_issuer_that_only_one_names_is_a_doubt(own: str, others: str) -> None:
+    asked = replace(ASKED, issuer_of_patient_id=own)
+    assert taken(study("2", "20200101", issuer_of_patient_id=others), asked=asked) == []
+    assert taken(study("2", "20200101", issuer_of_patient_id=own), asked=asked) == ["2"]
 
 
 @pytest.mark.parametrize(
@@ -209,10 +216,17 @@ def test_where_two_share_an_id_only_who_says_the_same_is_taken(keyword: str, val
         (("19700101", ""), ("DOE^JOHN", "SMITH^ANNA"), False),
         (("", ""), ("", ""), False),
         (("", ""), ("DOE^J", "ROE^J"), False),
-        (("", ""), ("Li^A", "Li^B"), True),
-        (("", ""), ("\u674e^\u4f1f", "\u674e^\u5a1c"), True),
+        (("", ""), ("Li^A", "Li^B"), False),
+        (("", ""), ("Li^A", "Li^A"), True),
+        (("19700101", ""), ("Mueller^Anna", "Mueller^Hans"), False),
+        (("", ""), ("\u674e^\u4f1f", "\u674e^\u5a1c"), False),
+        (("", ""), ("\u674e^\u4f1f", "\u674e^\u4f1f"), True),
         (("", ""), ("DOE^ANNA", "Smith-Doe, Anna"), True),
-        (("19700101", "1970.01.01"), ("DOE^ANNA", "SMITH^ANNIE"), True),
+        (("19700101", "1970.01.01"), ("DOE^ANNA", "SMITH^ANNA"), True),
+        (("19700101", "1970.01.01"), ("DOE^ANNA", "SMITH^ANNIE"), False),
+        (("19700101", "19700101"), ("DOE^ANNA", ""), True),
+        (("19700101", "19700101"), ("LI^WEI", "\u674e^\u4f1f"), True),
+        (("", "19700101"), ("LI^WEI", "\u674e^\u4f1f"), False),
         (("", ""), ("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce", "\u5c71\u7530^\u592a\u90ce"), True),
     ],
 )
