@@ -224,7 +224,8 @@ class CompleteStudies:
         if self.priors and len(naming) > 1:
             raise PatientMismatch(
                 "The study that was asked for names an issuer of its patient ID and an earlier one doesn't, or the "
-                "other way round, so they may be of two patients. Ask without earlier studies, or have the PACS corrected."
+                "other way round, so they may be of two patients. Ask without earlier studies, or have the PACS "
+                "corrected."
             )
         return identity.agreed(self.studies, list(claims), self.rules)
 
