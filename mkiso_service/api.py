@@ -246,8 +246,8 @@ class ShownStudy(TypedDict):
 
 
 class Ordered(TypedDict):
-    """What publishers have taken of these numbers before: the last order's publisher, its age, who asked for it, and
-    how many orders it were in all.
+    """What was ordered of these numbers before: the last order's publisher, its age, who asked for it, and how many
+    orders it were in all.
     """
 
     publisher: str
@@ -257,11 +257,12 @@ class Ordered(TypedDict):
 
 
 class Preview(TypedDict):
-    """Whose disc it would be, and what is on it. `shown` stands for this patient: a question that has it gets a disc of
-    nobody else. `ordered`: a disc of this was printed before; another print makes another one. `labels`: the name as a
+    """Whose disc it would be, and what is on it. `shown` stands for this patient: a question that has it gets a disc
+    of nobody else. `ordered`: a disc of this was printed before; another print makes another one. `unclear`: an order
+    of this ended unclear; a print needs `confirm_reprint`, after a look at the publisher. `labels`: the name as a
     publisher's label shows it, by publisher, where its letters are others; empty: it can't show the name. `is_part`:
-    the disc would lack something of the accession numbers or studies, and say so. `priors`: earlier studies that would
-    go beside them, the newest first; they have no series to choose from.
+    the disc would lack something of the accession numbers or studies, and say so. `priors`: earlier studies that
+    would go beside them, the newest first; they have no series to choose from.
     """
 
     accession_numbers: tuple[str, ...]
@@ -273,6 +274,7 @@ class Preview(TypedDict):
     degraded: tuple[str, ...]
     shown: str
     ordered: Ordered | None
+    unclear: Ordered | None
     labels: dict[str, str]
 
 

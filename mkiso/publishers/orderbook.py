@@ -154,10 +154,12 @@ def require_unanswered(page: Page, job_id: str) -> None:
         )
         raise PrintUncertain(words, newer_job_id=newer[-1].job_id)
     if unclear := [entry for _, entry in others if entry.state in OPEN and not mine.confirmed]:
-        words = (
-            f"An earlier print of {_called(unclear[-1], mine)} at {unclear[-1].publisher} ended unclear. {MAY_BE_MADE}"
-        )
-        raise PrintUncertain(words, earlier_job_id=unclear[-1].job_id)
+        raise _unclear(unclear[-1], mine)
+
+
+def _unclear(order: Entry, mine: Entry) -> PrintUncertain:
+    words = f"An earlier print of {_called(order, mine)} at {order.publisher} ended unclear. {MAY_BE_MADE}"
+    return PrintUncertain(words, earlier_job_id=order.job_id)
 
 
 def concerns(one: Entry, other: Entry) -> bool:
@@ -218,6 +220,15 @@ def ordered_before(pages: Sequence[Page], mine: Entry) -> list[Entry]:
     """
     given = [[replace(each, state="given") if each.state == "giving" else each for each in page] for page in pages]
     return made_before(given, mine)
+
+
+def unclear_before(pages: Sequence[Page], mine: Entry) -> list[Entry]:
+    """The orders of other jobs that have ended unclear, each once, the newest last: somebody looks at the robot before
+    they confirm that this is to be printed.
+    """
+    orders = (entry for page in pages for entry in page if entry.state == "uncertain")
+    unclear = {entry.key: entry for entry in orders if entry.job_id != mine.job_id and concerns(entry, mine)}
+    return sorted(unclear.values(), key=lambda entry: entry.time)
 
 
 def jobs_of(orders: Collection[Entry]) -> int:
@@ -283,13 +294,16 @@ class OrderBook:
     ) -> None:
         """Write the question on those of the pages that it isn't on, once the PACS has named them. `retried`: this is a
         later attempt of the job, so what was ordered there counts as newer, unless a page that has the question says
-        when. `told`: as of `ask`. Raises OrderedMeanwhile, PrintUncertain.
+        when. `told`: as of `ask`. Raises OrderedMeanwhile, and PrintUncertain also where an earlier order ended unclear
+        and nobody has looked: before anything is retrieved for it.
         """
         question = Entry(job_id, "asked", time.time(), confirmed=confirmed, selection=selection)
         with _held(self.paths[0].parent):
             pages = self.pages()
             if not retried:
                 require_all_told(pages, question, told)
+                if not confirmed and (unclear := unclear_before(pages, question)):
+                    raise _unclear(unclear[-1], question)
             known = {entry.key for page in pages if _asked(page, job_id) is not None for entry in page}
             self._write(
                 [

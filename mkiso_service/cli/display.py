@@ -25,7 +25,7 @@ from mkiso.storage.report import FoundStudy, numbers_on
 from mkiso.study.identity import iso_date
 from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries, ShownStudy, shown_state
 from mkiso_service.counting import counted
-from mkiso_service.webhook.answers.job_words import ordered_before
+from mkiso_service.webhook.answers.job_words import ordered_before, unclear_before
 
 
 def show_job(console: Console, states: Iterable[Job]) -> Job:
@@ -81,6 +81,8 @@ def show_preview(console: Console, preview: Preview) -> None:
         console.print(f"  {study_words(_found_of(study, is_prior=True))}", markup=False, highlight=False)
     if ordered := preview["ordered"]:
         console.print(ordered_before(ordered, language(SOURCE)), style="yellow", markup=False, highlight=False)
+    if unclear := preview["unclear"]:
+        console.print(unclear_before(unclear, language(SOURCE)), style="yellow", markup=False, highlight=False)
     if preview["is_part"]:
         console.print("Not everything of the examination would be on the disc: only what is chosen.", style="yellow")
     for lack in preview["degraded"]:

@@ -37,6 +37,7 @@ from mkiso.publishers.orderbook import (
     orders_of,
     require_not_ordered,
     take_over,
+    unclear_before,
 )
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.study.models import Arrival, Patient, Volume
@@ -276,6 +277,21 @@ def test_what_is_asked_on_further_pages_is_no_confirmation(tmp_path: Path) -> No
     book.ask_also(MINE, retried=False, selection=EVERYTHING)
     with pytest.raises(PrintUncertain, match="ended unclear"):
         decide(book.pages(), MINE, 1, "robot")
+
+
+def test_what_ended_unclear_is_refused_early_unless_somebody_has_looked(tmp_path: Path) -> None:
+    book = OrderBook.of(tmp_path, ["A"])
+    ordered_by(book, OTHER, "uncertain")
+    [unclear] = unclear_before(book.pages(), Entry("", "asked", 0))
+    assert (unclear.job_id, unclear.publisher) == (OTHER, "robot")
+    assert unclear_before(book.pages(), Entry(OTHER, "asked", 0)) == []  # its own retry finds out
+    book.ask(MINE)
+    with pytest.raises(PrintUncertain, match=r"at robot ended unclear.*confirm_reprint"):
+        book.ask_also(MINE, retried=False, selection=EVERYTHING)
+    book.ask("looked", confirmed=True)
+    book.ask_also("looked", retried=False, selection=EVERYTHING, confirmed=True)
+    book.begin(book.open("looked", 1, "robot"))
+    assert unclear_before(book.pages(), Entry("", "asked", 0)) == []
 
 
 def ordered_by(book: OrderBook, job_id: str, state: State, selection: Selection = EVERYTHING) -> None:

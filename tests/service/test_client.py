@@ -64,6 +64,7 @@ PREVIEW: dict[str, Any] = {
     "degraded": [],
     "shown": "5" * 32,
     "ordered": None,
+    "unclear": None,
     "labels": {},
 }
 

@@ -21,6 +21,7 @@ from mkiso.config.disc import Identity
 from mkiso.config.publishers import CStore
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
+from mkiso.publishers.orderbook import OrderBook
 from mkiso.storage.handover import hand_over
 from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Question
@@ -570,6 +571,29 @@ def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) 
             "[...document.querySelectorAll('#jobs .job')].map((job) => job.querySelector('.numbers').textContent)"
         ) == ["U1", "P1"]
         assert browser.run("document.activeElement.id") == "numbers"
+
+
+def test_an_unclear_order_is_told_of_before_the_same_is_printed(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    desk = Desk(Scripts(settings.storage).done)
+    book = OrderBook.of(settings.storage.orders_dir, ["U1"])
+    book.ask("before")
+    book.begin(order := book.open("before", 1, "rimage"))
+    book.settle(order, "uncertain")
+    with with_pacs(settings, tmp_path / "pacs", "U1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("U1")
+        assert clerk.reads("#whose .unclear") == (
+            "An earlier order of this disc ended unclear: less than a minute ago, rimage. The disc robot may already "
+            "have made this disc. Look there first; have it made again only if it isn't there."
+        )
+        assert clerk.reads("#print") == "I have looked: have rimage make it again"
+        clerk.finds_nothing_wrong()
+        browser.run("document.getElementById('print').focus()")
+        browser.press(" ")
+        clerk.until_reads("#jobs .job .state", "Ordered")
+        assert [(each.kind, each.confirm_reprint) for each in desk.asked] == [("print", True)]
 
 
 def test_a_clerk_chooses_what_the_file_is(browser: Chromium, tmp_path: Path) -> None:

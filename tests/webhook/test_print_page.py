@@ -20,7 +20,7 @@ from mkiso.config.publishers import CStore
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.languages import language
-from mkiso.publishers.orderbook import OrderBook
+from mkiso.publishers.orderbook import OrderBook, State
 from mkiso.storage.askings import asking, write_asking
 from mkiso.storage.report import JobReport, write_report
 from peers.browser import Browser
@@ -52,14 +52,14 @@ def site(tmp_path: Path) -> Iterator[Settings]:
         yield settings
 
 
-def ordered(storage: Storage, *numbers: str, by: str) -> None:
-    """An order that the robot has taken."""
+def ordered(storage: Storage, *numbers: str, by: str, state: State = "given") -> None:
+    """An order that the robot has taken, or may have."""
     book, job_id = OrderBook.of(storage.orders_dir, numbers), str(uuid4())
     write_asking(storage, job_id, asking("10.0.0.7", "page", "print", numbers, "rimage", user=by, name=by))
     book.ask(job_id)
     entry = book.open(job_id, 0, "rimage")
     book.begin(entry)
-    book.settle(entry, "given")
+    book.settle(entry, state)
 
 
 @pytest.mark.peer
@@ -108,6 +108,28 @@ def test_a_person_sees_whose_disc_it_is_and_what_was_made_before(
             ("print", ("A1", "A2"), shown, 2)
         ]
         assert refusals(browser) == []
+
+
+def test_an_unclear_order_is_told_of_and_made_again_only_by_who_has_looked(site: Settings) -> None:
+    ordered(site.storage, "A1", by="Clara Example", state="uncertain")
+    desk = Desk(Scripts(site.storage).done)
+    told = (
+        "An earlier order of this disc ended unclear: less than a minute ago, rimage, Clara Example. The disc robot "
+        "may already have made this disc. Look there first; have it made again only if it isn't there."
+    )
+    with served(site, desk) as client:
+        preview = client.get("/api/iso/preview?accession_number=A1").json()
+        assert preview["ordered"] is None
+        assert preview["unclear"] == {"publisher": "rimage", "minutes": 0, "who": ["Clara Example"], "orders": 1}
+        assert client.get("/api/iso/preview?accession_number=A2").json()["unclear"] is None
+        page = html.unescape(client.get(PRINT, headers=BROWSER).text)
+        assert told in page and "Yes, have" not in page
+        assert re.search(r'<button [^>]*class="second">I have looked: have rimage make it again</button>', page)
+        [action] = re.findall(r'<form method="post" action="([^"]+)"', page)
+        assert client.post(f"/api/iso/print{action}", headers=PRESSED).status_code == 303
+        assert [each.confirm_reprint for each in desk.asked] == [True]
+        client.get("/api/iso/print?accession_number=A1&publisher=rimage")  # a program hasn't looked
+        assert [each.confirm_reprint for each in desk.asked] == [True, False]
 
 
 def test_who_must_give_a_birth_date_is_shown_nobody_before(site: Settings) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from mkiso.errors import PrintUncertain
 from mkiso.languages import N_, Language
 from mkiso.study.priors import WORDS, words_of
 from mkiso_service.api import Dependency, Job, Ordered, ShownState
@@ -76,8 +77,18 @@ def ordered_before(ordered: Ordered, spoken: Language) -> str:
         "There is %(number)s earlier order of this disc: %(facts)s.",
         "There are %(number)s earlier orders of this disc, last: %(facts)s.",
         ordered["orders"],
-        facts=", ".join((ago(ordered["minutes"], spoken), ordered["publisher"], *ordered["who"])),
+        facts=_facts(ordered, spoken),
     )
+
+
+def unclear_before(unclear: Ordered, spoken: Language) -> str:
+    """That an order of this disc ended unclear, and what to do before it is made again."""
+    words = spoken.gettext("An earlier order of this disc ended unclear: %(facts)s.", facts=_facts(unclear, spoken))
+    return f"{words} {advice(PrintUncertain.code, spoken)}"
+
+
+def _facts(ordered: Ordered, spoken: Language) -> str:
+    return ", ".join((ago(ordered["minutes"], spoken), ordered["publisher"], *ordered["who"]))
 
 
 def words_of_job(job: Job, spoken: Language, robot: Dependency | None) -> str:

@@ -28,7 +28,14 @@ from mkiso_service.webhook.access.callers import request_id_of
 from mkiso_service.webhook.access.onward import HOME, asked_for, leads_to, with_address
 from mkiso_service.webhook.access.rights import right_of
 from mkiso_service.webhook.answers.advice import advice, must_look
-from mkiso_service.webhook.answers.job_words import advice_of_job, ordered_before, state_words, without, words_of_job
+from mkiso_service.webhook.answers.job_words import (
+    advice_of_job,
+    ordered_before,
+    state_words,
+    unclear_before,
+    without,
+    words_of_job,
+)
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -99,15 +106,16 @@ def print_page(
     copies: int = 1,
     publishers: Collection[str],
 ) -> HTMLResponse:
-    """Whose disc it would be, and whether to have it made; without `told` it asks for the birth date first. Its button
-    posts to the page's address, since nginx may add the key there, and orders a disc of who is on it and of nobody
-    else. Of `publishers` the others have links to a page like this.
+    """Whose disc it would be, and whether to have it made; without `told` it asks for the birth date first. Its
+    button posts to the page's address, since nginx may add the key there, and orders a disc of who is on it and of
+    nobody else; where an order of it ended unclear, it says that somebody has looked. Of `publishers` the others have
+    links to a page like this.
     """
     order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
     order |= {"language": question.language} if question.language else {}
     order |= {"transfer_syntax": question.transfer_syntax} if question.transfer_syntax else {}
-    order |= {"confirm_reprint": "true"} if question.confirm_reprint else {}
-    ordered = told["ordered"] if told else None
+    ordered, unclear = (told["ordered"], told["unclear"]) if told else (None, None)
+    order |= {"confirm_reprint": "true"} if question.confirm_reprint or unclear else {}
     if told:
         order |= {"shown": told["shown"], "orders_told": str(ordered["orders"] if ordered else 0)}
     pairs = [
@@ -127,6 +135,7 @@ def print_page(
         question=question,
         told=told,
         before=ordered and ordered_before(ordered, spoken),
+        unclear=unclear and unclear_before(unclear, spoken),
         robot=robot,
         label=told["labels"].get(question.publisher) if told else None,
         pairs=pairs,

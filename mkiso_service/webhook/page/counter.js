@@ -56,7 +56,7 @@ function leave() {
 }
 
 function show() {
-  const { patient, studies, again, ordered } = whose;
+  const { patient, studies, again, ordered, unclear } = whose;
   put($("whose"), ".name", patient.name || gettext("(no name in the PACS)"));
   const facts = [
     [gettext("Born"), day(patient.birth_date) || gettext("not known")],
@@ -71,7 +71,9 @@ function show() {
   const lacks = without(whose.degraded.filter((lack) => !isOfPriors(lack)));
   put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && gettext("On the disc: %(name)s", { name: patient.name_on_disc }), ...lacks].filter(Boolean).join(" "));
   put($("whose"), ".ordered", ordered && publishers.length ? ngettext("There is %(number)s earlier order of this disc: %(facts)s.", "There are %(number)s earlier orders of this disc, last: %(facts)s.", ordered.orders,
-    { facts: [ago(ordered.minutes), ordered.publisher, ...ordered.who].join(", ") }) : "");
+    { facts: factsOf(ordered) }) : "");
+  put($("whose"), ".unclear", unclear && publishers.length
+    ? [gettext("An earlier order of this disc ended unclear: %(facts)s.", { facts: factsOf(unclear) }), advice("preview", { code: "print_uncertain" })].join(" ") : "");
   paintRows($("whose"), [...studies, ...whose.priors.map((study) => ({ ...study, is_prior: true }))], (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
   beginChoice(whose, offer);
   beginPriors();
@@ -83,10 +85,12 @@ function show() {
   $(expected()).focus();
 }
 
+function factsOf(order) { return [ago(order.minutes), order.publisher, ...order.who].join(", "); }
+
 // The button that Enter presses: nobody has a second disc made by an Enter too many.
 function expected() {
-  const { again, ordered } = whose;
-  return ordered && first() !== "make" && !again?.looked ? "back" : first();
+  const { again, ordered, unclear } = whose;
+  return (ordered || unclear) && first() !== "make" && !again?.looked ? "back" : first();
 }
 
 function first() {
@@ -115,7 +119,7 @@ function chosenFormat() {
 // The buttons for who is on the screen, and how the disc robot is.
 function offer() {
   if (!whose) return;
-  const { again, ordered } = whose;
+  const { again, ordered, unclear } = whose;
   const isFile = again?.kind === "download";
   const isPrint = again?.kind === "print";
   const offersRobot = publishers.length > 0 && !isFile;
@@ -123,8 +127,9 @@ function offer() {
   $("publishers").hidden = publishers.length < 2 || isFile;
   $("make").hidden = $("formats").hidden = isPrint;
   $("print").hidden = !offersRobot;
-  $("print").textContent = ordered ? gettext("Yes, have %(publisher)s make another disc", { publisher }) : gettext("Yes, have %(publisher)s make a disc", { publisher });
-  $("both").hidden = !offersRobot || isPrint || site.action !== "both";
+  $("print").textContent = unclear ? gettext("I have looked: have %(publisher)s make it again", { publisher })
+    : ordered ? gettext("Yes, have %(publisher)s make another disc", { publisher }) : gettext("Yes, have %(publisher)s make a disc", { publisher });
+  $("both").hidden = !offersRobot || isPrint || Boolean(unclear) || site.action !== "both"; // who has looked says so of the print alone
   $("both").textContent = ordered ? gettext("Yes, make the file and have %(publisher)s make another disc", { publisher })
     : gettext("Yes, make the file and have %(publisher)s make a disc", { publisher });
   const parts = chosenParts();
@@ -148,7 +153,7 @@ function offer() {
 }
 
 async function order(...kinds) {
-  const { birthDate, shown, again } = whose;
+  const { birthDate, shown, again, unclear } = whose;
   const question = { ...chosenParts().question, priors: $("priors").checked };
   const isAsLookedUp = ["numbers", "studies", "series"].every((part) => [...question[part]].sort().join() === [...whose.question[part]].sort().join());
   const ordersTold = isAsLookedUp ? whose.ordered?.orders ?? 0 : undefined; // how often what was chosen of it was ordered before, nobody was told
@@ -159,8 +164,8 @@ async function order(...kinds) {
   clearSearch(); // nobody sees the patient before
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
-    const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
-    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold } : { format, stored }), shown, birthDate, looked });
+    const looked = Boolean(unclear || (again?.looked && again.kind === kind && again.publisher === publisher)); // as the button says
+    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold, looked } : { format, stored }), shown, birthDate });
     $("problem").textContent = problem;
     if (problem) return;
   }

@@ -21,7 +21,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import MkisoError, PatientApiUnavailable, PrintUncertain, WrongBirthDate
 from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.orderbook import Entry, OrderBook, jobs_of, ordered_before
+from mkiso.publishers.orderbook import Entry, OrderBook, jobs_of, ordered_before, unclear_before
 from mkiso.publishers.protocol import pages_of
 from mkiso.sources.choosing import FoundStudies, found_together, studies_of
 from mkiso.sources.priors import find_priors
@@ -71,8 +71,8 @@ class Previews:
         found = await self.look(request, question, birth_date)
         series = await self._series(found)
         await self._trail.shown(request, (*found.named, *found.priors))
-        ordered = await asyncio.to_thread(_ordered, self._settings.storage, found)
-        return preview(found, series, ordered, _labels(self._settings, found))
+        ordered, unclear = await asyncio.to_thread(_ordered, self._settings.storage, found)
+        return preview(found, series, ordered, unclear, _labels(self._settings, found))
 
     async def confirmed(self, request: Request, question: Question, query: Query) -> tuple[Question, Found | None]:
         """The question with who its patient is, where it gives the birth date (which a site may ask for), and what was
@@ -147,14 +147,18 @@ def _found(
     return find_priors(sources, found, settings.priors, settings.identity, asks).found
 
 
-def _ordered(storage: Storage, found: Found) -> Ordered | None:
+def _ordered(storage: Storage, found: Found) -> tuple[Ordered | None, Ordered | None]:
+    """What of it was ordered before, and what of that ended unclear."""
     of_question = pages_of(found.accession_numbers, found.selection, found.asked)
     try:
         pages = OrderBook.of(storage.orders_dir, of_question).pages()
     except PrintUncertain:  # a damaged page: a print says so itself
-        return None
+        return None, None
     mine = Entry("", "asked", 0, selection=found.selection)
-    before = ordered_before(pages, mine)
+    return _orders(storage, ordered_before(pages, mine)), _orders(storage, unclear_before(pages, mine))
+
+
+def _orders(storage: Storage, before: Sequence[Entry]) -> Ordered | None:
     if not before:
         return None
     asked = askings_of(storage, before[-1].job_id)
@@ -179,7 +183,11 @@ def _labels(settings: Settings, found: Found) -> dict[str, str]:
 
 
 def preview(
-    found: Found, series: Mapping[str, Sequence[Series]], ordered: Ordered | None, labels: Mapping[str, str]
+    found: Found,
+    series: Mapping[str, Sequence[Series]],
+    ordered: Ordered | None,
+    unclear: Ordered | None,
+    labels: Mapping[str, str],
 ) -> Preview:
     """What a person is shown of it."""
     return {
@@ -192,6 +200,7 @@ def preview(
         "degraded": found.degraded,
         "shown": found.shown,
         "ordered": ordered,
+        "unclear": unclear,
         "labels": dict(labels),
     }
 
