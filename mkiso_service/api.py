@@ -50,7 +50,7 @@ HTTP_ERRORS: Mapping[str, HttpError] = {
 CODES = sorted({*(kind.code for kind in kinds()), *HTTP_ERRORS})
 Code = Annotated[str, WithJsonSchema({"enum": CODES})]
 _ALL_TOLD = ConfigDict(json_schema_serialization_defaults_required=True)
-MadeBefore = Annotated[int, Field(description="How many minutes ago the last such job ended")]
+MadeBefore = Annotated[int, Field(description="How many minutes ago the same was made last")]
 
 
 class JobError(TypedDict):

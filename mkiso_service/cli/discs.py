@@ -166,14 +166,17 @@ def print_(
     """
     from rich.console import Console
 
+    from mkiso.languages import SOURCE, language
     from mkiso_service.cli.display import show_job
+    from mkiso_service.counting import ago
 
     console = Console(soft_wrap=True, stderr=as_json)
     asks = f"Have {publisher or 'the disc robot of this site'} make a disc of this patient?"
     request = confirmed(console, client, request, yes=yes, question=asks)
     order = client.ask_for_print(request, publisher, confirm_reprint=confirm_reprint)
     if "made_before_minutes" in order:
-        console.print(f"This disc was made {order['made_before_minutes']} minutes ago, too.", style="yellow")
+        when = ago(order["made_before_minutes"], language(SOURCE))
+        console.print(f"This disc was made {when}, too.", style="yellow", highlight=False)
     state = show_job(console, client.follow(job_id := order["job_id"]))
     meaning = {"queued": "has taken it and will make the disc", "done": "has made the disc"}.get(
         state.proves, "has taken it"

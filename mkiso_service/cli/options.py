@@ -266,7 +266,8 @@ def _say(error: Exception) -> int:
 
     console = Console(stderr=True, soft_wrap=True)
     told = [str(getattr(error, name, "")) for name in ("code", "request_id")]
-    console.print(str(error), style="bold red", markup=False, highlight=False)
+    words = str(error).replace("confirm_reprint", "--confirm-reprint")  # as this command calls it
+    console.print(words, style="bold red", markup=False, highlight=False)
     console.print(
         "  " + "  ".join(f"{name} {value}" for name, value in zip(("code", "request"), told, strict=True) if value),
         style="dim",

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso_service.api import Disc
 from mkiso_service.cli import burning
 from mkiso_service.cli.client import Client, ServiceError
@@ -470,11 +471,22 @@ def test_print_names_the_publisher(script: Script, url: str, capsys: pytest.Capt
     assert "robot has taken it" in capsys.readouterr().out
 
 
-def test_print_says_that_the_disc_was_made_before(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    script.accepted["made_before_minutes"] = 12
+@pytest.mark.parametrize(("minutes", "when"), [(0, "less than a minute"), (1, "1 minute"), (12, "12 minutes")])
+def test_print_says_that_the_disc_was_made_before(
+    script: Script, url: str, minutes: int, when: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.accepted["made_before_minutes"] = minutes
     script.states = [job("done", "sent", publisher="robot", proves="queued")]
     assert run(["print", "A1", "--url", url]) == 0
-    assert "made 12 minutes ago" in capsys.readouterr().out
+    assert f"made {when} ago, too" in capsys.readouterr().out
+
+
+def test_an_unclear_print_names_the_option_that_confirms(
+    script: Script, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.error = {"error": MAY_BE_MADE, "code": "print_uncertain", "http_status": 409}
+    assert run(["print", "A1", "--url", url]) == 1
+    assert "run with --confirm-reprint." in capsys.readouterr().err
 
 
 def test_a_script_is_told_the_job_and_nothing_else(

@@ -23,6 +23,7 @@ from mkiso.errors import (
     PublisherRefused,
     StudyNotFound,
 )
+from mkiso.publishers.orderbook import OrderBook
 from mkiso.storage.report import read_report, write_report
 from mkiso.storage.shelf import manifests
 from mkiso.study.question import Question
@@ -299,6 +300,13 @@ def test_print(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:
     assert client.get(f"/api/iso/jobs/{body['job_id']}/disc").status_code == 404
     desk.ended_before = datetime.now(UTC) - timedelta(minutes=7)
     assert client.get("/api/iso/print?accession_number=A,B").json()["made_before_minutes"] == 7
+    desk.ended_before = None
+    book = OrderBook.of(scripts.storage.orders_dir, ["B"])
+    book.ask("before")
+    book.begin(order := book.open("before", 0, "another robot"))
+    book.settle(order, "given")
+    assert client.get("/api/iso/print?accession_number=A,B").json()["made_before_minutes"] == 0
+    assert "made_before_minutes" not in client.get("/api/iso/print?accession_number=A").json()
     desk.script = scripts.failed(PublisherRefused("The publisher refused: out of discs."))
     assert client.get("/api/iso/print?accession_number=C").status_code == 502
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import ForeignRequest, NotAllowed
+from mkiso.errors import ForeignRequest, NotAllowed, PrintUncertain
 from mkiso.formats.registry import ISO, require_allowed
+from mkiso.publishers.orderbook import Entry, OrderBook, made_before
+from mkiso.publishers.protocol import pages_of
 from mkiso.storage.report import JobReport
 from mkiso.study.question import Question
 from mkiso_service.api import Sent
@@ -49,6 +55,7 @@ class Prints:
             return await self._ask_back(request, question, query)
         question, _ = await self._previews.confirmed(request, question, query)
         asked = await self._asked.ask(request, question)
+        asked = await asyncio.to_thread(self._with_order_before, question, asked)
         await self._asked.note(request, question, asked)
         if sender.navigation:
             return RedirectResponse(job_address(asked.job_id), 303, {"cache-control": "no-store"})
@@ -56,6 +63,19 @@ class Prints:
         if report is None:
             return accepted(request, asked)
         return Json(sent_body(report, asked), headers={"cache-control": "no-store", **_degraded(report)})
+
+    def _with_order_before(self, question: Question, asked: Asked) -> Asked:
+        """The job with when the same was last made: at whichever publisher, also by a run that was resumed."""
+        if asked.joined:
+            return asked
+        pages = pages_of(question.accession_numbers, question.selection)
+        mine = Entry(asked.job_id, "asked", 0, selection=question.selection)
+        try:
+            made = made_before(OrderBook.of(self._settings.storage.orders_dir, pages).pages(), mine)
+        except PrintUncertain:  # a damaged page: the job says so itself
+            return asked
+        moments = [datetime.fromtimestamp(order.time, UTC) for order in made]
+        return replace(asked, ended_before=max([*moments, *filter(None, [asked.ended_before])], default=None))
 
     async def _ask_back(self, request: Request, question: Question, query: Query) -> Response:
         """A page with whose disc it would be, and a button; where this site wants the birth date first, a page that
