@@ -25,7 +25,7 @@ from mkiso.storage.report import FoundStudy, numbers_on
 from mkiso.study.identity import iso_date
 from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries, ShownStudy, shown_state
 from mkiso_service.counting import counted
-from mkiso_service.webhook.answers.job_words import ordered_before, unclear_before
+from mkiso_service.webhook.answers.job_words import ordered_before, unclear_before, without
 
 
 def show_job(console: Console, states: Iterable[Job]) -> Job:
@@ -55,8 +55,7 @@ def show_job(console: Console, states: Iterable[Job]) -> Job:
             last = state
     if last is None:
         raise ValueError("a job without a state")
-    for lack in last.degraded:
-        console.print(f"[yellow]Made without {lack}:[/] see X-Mkiso-Degraded in docs/http.md.")
+    _show_lacks(console, last.degraded)
     return last
 
 
@@ -85,8 +84,12 @@ def show_preview(console: Console, preview: Preview) -> None:
         console.print(unclear_before(unclear, language(SOURCE)), style="yellow", markup=False, highlight=False)
     if preview["is_part"]:
         console.print("Not everything of the examination would be on the disc: only what is chosen.", style="yellow")
-    for lack in preview["degraded"]:
-        console.print(f"[yellow]Without {lack}:[/] see X-Mkiso-Degraded in docs/http.md.")
+    _show_lacks(console, preview["degraded"])
+
+
+def _show_lacks(console: Console, degraded: Sequence[str]) -> None:
+    for words in without(degraded, language(SOURCE)):
+        console.print(words, style="yellow", markup=False, highlight=False)
 
 
 def _found_of(study: ShownStudy, *, is_prior: bool = False) -> FoundStudy:

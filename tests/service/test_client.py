@@ -459,9 +459,15 @@ def test_a_failed_job_tells_why(script: Script, url: str, tmp_path: Path, capsys
 def test_what_a_disc_lacks_is_said(
     script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script.states = [job("done", "done", discs=1, degraded=["patient_api"])]
+    lacks = ["prior_left_out:incomplete", "prior_left_out:not_convertible", "source_down:old", "label_letters"]
+    script.states = [job("done", "done", discs=1, degraded=lacks)]
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
-    assert "patient_api" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "An earlier examination isn't on the disc: not all of its images could be had." in told
+    assert "An earlier examination isn't on the disc: not all of its images can be stored uncompressed." in told
+    assert "The PACS old couldn't be asked: it may have more images." in told
+    assert "The disc's label shows something in other letters, since the robot doesn't have those." in told
+    assert "Made without" not in told
 
 
 def test_print_names_the_publisher(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -18,10 +19,11 @@ from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
 from mkiso.storage.report import JobReport, write_report
+from mkiso.study.priors import WORDS
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.answers.advice import advice, advices
-from mkiso_service.webhook.answers.job_words import STAGES
+from mkiso_service.webhook.answers.job_words import LACKS, STAGES
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 from tests.webhook.test_shown_pages import BROWSER
@@ -228,3 +230,9 @@ def test_what_no_catalogue_has_is_in_the_sites_language(tmp_path: Path, accepted
         page = client.get("/", headers={**BROWSER, "Accept-Language": accepted})
         assert f'<html lang="{code}" dir="ltr"' in page.text
         assert (language("fr").gettext("Patient discs") in page.text) == (code == "fr")
+
+
+def test_the_counters_script_has_words_for_whatever_a_disc_lacks() -> None:
+    script = files("mkiso_service.webhook").joinpath("page", "words.js").read_text(encoding="utf-8")
+    untold = [lack for lack in (*WORDS, *LACKS) if not re.search(rf'^  "?{lack}"?: ', script, re.MULTILINE)]
+    assert untold == []

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from mkiso.errors import PrintUncertain
 from mkiso.languages import N_, Language
+from mkiso.publishers.protocol import LABEL_LETTERS
 from mkiso.study.priors import WORDS, words_of
 from mkiso_service.api import Dependency, Job, Ordered, ShownState
 from mkiso_service.counting import ago, counted
@@ -42,7 +43,7 @@ STAGES = MappingProxyType(
     }
 )
 """What a job does, by the name of its stage in the service."""
-_LACKS = MappingProxyType(
+LACKS = MappingProxyType(
     {
         "patient_api": N_("The hospital's patient data wasn't available; the disc has the name from the PACS."),
         "counts_unknown": N_("The PACS doesn't say how many images there are: check that none is missing."),
@@ -52,6 +53,7 @@ _LACKS = MappingProxyType(
             "The PACS %(source)s has other images or other data of a study; the disc has what the most complete PACS "
             "has."
         ),
+        LABEL_LETTERS: N_("The disc's label shows something in other letters, since the robot doesn't have those."),
     }
 )
 """What a disc is made without; some are followed by a colon and the source's name."""
@@ -63,8 +65,8 @@ def without(degraded: Sequence[str], spoken: Language) -> list[str]:
     return [
         *map(spoken.gettext, words_of(degraded)),
         *(
-            spoken.gettext(_LACKS[kind], source=source)
-            if kind in _LACKS
+            spoken.gettext(LACKS[kind], source=source)
+            if kind in LACKS
             else spoken.gettext("Made without %(lack)s.", lack=kind.replace("_", " "))
             for kind, _, source in others
         ),

@@ -25,6 +25,7 @@ const WITHOUT = {
   "prior_left_out:incomplete": gettext("An earlier examination isn't on the disc: not all of its images could be had."),
   "prior_left_out:unavailable": gettext("An earlier examination isn't on the disc: it couldn't be fetched at that time."),
   "prior_left_out:no_room": gettext("An earlier examination isn't on the disc: there was no room for it."),
+  "prior_left_out:not_convertible": gettext("An earlier examination isn't on the disc: not all of its images can be stored uncompressed."),
   label_letters: gettext("The disc's label shows something in other letters, since the robot doesn't have those."),
 };
 
