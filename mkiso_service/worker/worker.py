@@ -7,15 +7,18 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.abc
+import prefect.workers.base
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Failed
+from prefect.utilities.services import critical_service_loop
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from mkiso_service.worker.admission import NotAdmitted, admitted
@@ -28,6 +31,19 @@ log = logging.getLogger("mkiso.worker")
 
 WAKING_EVENTS = ["prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"]
 ORPHAN_CHECK_SECONDS = 15
+
+
+def _say(*words: str) -> None:
+    """What Prefect's loops would print, in a line of the log; of a traceback the exception's type alone."""
+    text = " ".join(words).strip()
+    if text.startswith("Traceback"):
+        ends = text.rpartition("Traceback (most recent call last):\n")[2].splitlines()
+        text = next((line for line in ends if not line.startswith(" ")), "").partition(":")[0].rpartition(".")[2]
+    if text and text != "Examples of recent errors:":
+        log.warning("%s", text)
+
+
+prefect.workers.base.critical_service_loop = partial(critical_service_loop, printer=_say)  # type: ignore[attr-defined]
 
 
 class WarmWorkerResult(BaseWorkerResult):

@@ -20,6 +20,7 @@ from mkiso_service.log_lines import frames_of, line_handler, name_job
 from mkiso_service.prefect.environment import environment
 from mkiso_service.worker.child import _in_words
 from peers.patience import LONG
+from peers.ports import free_port
 
 CANARY = "Canary^Carla"
 
@@ -112,3 +113,43 @@ def test_prefect_s_own_lines_look_alike(kind: str, begins: str) -> None:
         timeout=LONG,
     ).stderr
     assert told.strip().startswith(begins) and "hello" in told and len(told.strip().splitlines()) == 1
+
+
+def lines_of_a_program(code: str) -> list[dict[str, Any]]:
+    """What a process says while Prefect's server is away."""
+    variables = {**os.environ, **environment(Settings()), "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**variables, "PREFECT_CLIENT_MAX_RETRIES": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG,
+    )
+    return [json.loads(line) for line in (told.stdout + told.stderr).splitlines()]
+
+
+def test_lines_that_prefect_does_not_get_are_said_in_one_line() -> None:
+    lines = lines_of_a_program(
+        "import prefect.main, logging, uuid; from prefect.logging.handlers import APILogHandler\n"
+        "logging.getLogger('prefect.flow_runs').warning('hello', extra={'flow_run_id': str(uuid.uuid4())})\n"
+        "APILogHandler.flush(None)"
+    )
+    assert [line["message"] for line in lines] == [
+        "hello",
+        "1 lines of jobs didn't get into Prefect's log (ConnectError).",
+    ]
+
+
+def test_a_worker_says_in_lines_that_prefect_is_away() -> None:
+    lines = lines_of_a_program(
+        "import asyncio, contextlib, httpx, mkiso_service.worker.worker, prefect.workers.base as base\n"
+        "async def look():\n"
+        f"    raise httpx.ConnectError('away\\n{CANARY}: {CANARY}')\n"
+        "with contextlib.suppress(RuntimeError):\n"
+        "    asyncio.run(base.critical_service_loop(look, 0, backoff=2))"
+    )
+    told = [line["message"] for line in lines]
+    assert len(told) == 5 and CANARY not in str(told)
+    assert told[:2] == ["Failed the last 3 attempts. Please check your environment and configuration.", "ConnectError"]
+    assert told[2].startswith("Backing off due to consecutive errors")
