@@ -145,9 +145,14 @@ def owed_days(searched: Searched, date_to: date, today: date) -> list[date]:
     return [day for day in _days(min(searched), date_to) if day not in done]
 
 
-def was_missed(schedule: str, timezone: str, searched: Searched, now: datetime) -> bool:
-    """Whether a day is owed that a night should have searched by now."""
-    date_to = last_fire(schedule, timezone, now).date() - DAY
+def was_missed(schedule: str, timezone: str, days_back: int, searched: Searched, now: datetime) -> bool:
+    """Whether a day is owed that a night should have searched by now. No night is missed before the archive's first
+    one, which looks `days_back` days back.
+    """
+    fire = last_fire(schedule, timezone, now).date()
+    if searched and fire < min(searched) + days_back * DAY:
+        return False
+    date_to = fire - DAY
     return bool(owed_days(searched, date_to, now.astimezone(ZoneInfo(timezone)).date()))
 
 

@@ -46,7 +46,7 @@ async def catch_up(settings: Settings) -> None:
         reason = error.words if isinstance(error, MkisoError) else type(error).__name__
         log.error("Whether a night of the archive was missed can't be told: %s", reason)
         return
-    if was_missed(archive.schedule, archive.timezone, done, now):
+    if was_missed(archive.schedule, archive.timezone, archive.days_back, done, now):
         await _start(archive, now)
 
 

@@ -78,16 +78,25 @@ def test_missed_nights_are_caught_up() -> None:
     tonight = night(missed, now)
     assert tonight.days == {date(2026, 2, day) for day in (9, 10, 11, 12)}
     assert tonight.caught_up == 3
-    assert was_missed("0 2 * * *", "UTC", missed, at(now))
-    assert not was_missed("0 2 * * *", "UTC", done(date(2026, 1, 1), tonight.date_to), at(now))
-    assert not was_missed("0 2 * * *", "UTC", {}, at(now))
+    assert was_missed("0 2 * * *", "UTC", 1, missed, at(now))
+    assert not was_missed("0 2 * * *", "UTC", 1, done(date(2026, 1, 1), tonight.date_to), at(now))
+    assert not was_missed("0 2 * * *", "UTC", 1, {}, at(now))
 
 
 def test_a_first_night_that_failed_is_owed() -> None:
     first = {date(2026, 2, 10): None}
     assert night(first, "2026-02-13 02:00:00").days == {date(2026, 2, day) for day in (10, 11, 12)}
-    assert was_missed("0 2 * * *", "UTC", first, at("2026-02-11 02:00:00"))
-    assert not was_missed("0 2 * * *", "UTC", first, at("2026-02-10 12:00:00"))  # it isn't over
+    assert was_missed("0 2 * * *", "UTC", 1, first, at("2026-02-11 02:00:00"))
+    assert not was_missed("0 2 * * *", "UTC", 1, first, at("2026-02-10 12:00:00"))  # it isn't over
+
+
+@pytest.mark.parametrize("days_back", [1, 3])
+def test_no_night_is_missed_before_the_first_one(days_back: int) -> None:
+    """Enabled at noon, and started once more an hour later."""
+    noon = at("2026-02-10 12:00:00")
+    began: dict[date, date | None] = {first_day("0 2 * * *", "UTC", days_back, noon): None}
+    assert not was_missed("0 2 * * *", "UTC", days_back, began, at("2026-02-10 13:00:00"))
+    assert was_missed("0 2 * * *", "UTC", days_back, began, at("2026-02-11 03:00:00"))
 
 
 def test_a_day_that_was_not_searched_wholly_is_owed_alone() -> None:
