@@ -180,7 +180,8 @@ class NamedKeys(TypedDict):
 
 class Made(TypedDict):
     """One who asked for one disc. `chosen` names the studies and series that alone were asked for; empty: all.
-    `proves` is of a print: queued (the robot has everything) or done (it says that the disc is made).
+    `priors`: earlier studies were to go beside them. `proves` is of a print: queued (the robot has everything) or done
+    (it says that the disc is made).
     """
 
     time: str
@@ -191,6 +192,7 @@ class Made(TypedDict):
     kind: str
     accession_numbers: tuple[str, ...]
     chosen: str
+    priors: bool
     patient_id: str
     publisher: str
     state: ShownState

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from starlette.routing import Route
 
 from mkiso.config.access import Auth, Key
-from mkiso.config.disc import Deidentified
+from mkiso.config.disc import Deidentified, Priors
 from mkiso.config.settings import Audit, Settings
 from mkiso.errors import JobStopped
 from mkiso.languages import language
@@ -233,7 +233,7 @@ def test_nobody_named_owns_nothing(tmp_path: Path) -> None:
 
 
 def test_who_made_what(tmp_path: Path) -> None:
-    settings = with_keys(tmp_path)
+    settings = with_keys(tmp_path).model_copy(update={"priors": Priors(count=1)})
     with served(settings, Desk(Scripts(settings.storage).done)) as client:
         key = {"X-API-Key": KEYS["disc"]}
         for number in ("A1", "=cmd()"[:6]):
@@ -250,8 +250,14 @@ def test_who_made_what(tmp_path: Path) -> None:
         assert later == {"made": [], "more": False}
         assert len(client.get("/api/iso/made?until=2999-01-01T00:00:00Z", headers=shared).json()["made"]) == 2
         assert client.get("/api/iso/made?format=page", headers=shared).status_code == 400
-        client.get("/api/iso/download", params={"accession_number": "A3"}, headers={**ASYNC, **shared})
+        for chosen in ({}, {"priors": "true"}, {"priors": "true", "series_uid": "1.2.3"}):
+            asked = {"accession_number": "A3", **chosen}
+            client.get("/api/iso/download", params=asked, headers={**ASYNC, **shared})
+        told = [(row["chosen"], row["priors"]) for row in client.get("/api/iso/made", headers=shared).json()["made"]]
+        assert told[:3] == [("studies  series 1.2.3", True), ("", True), ("", False)]
         page = client.get("/api/iso/made", headers={**shared, **BROWSER})
+        cells = [f">{cell}<" in page.text for cell in ("A3 (selection)", "A3 (with earlier examinations)", "A3")]
+        assert cells == [False, True, True] and ">A3 (selection, with earlier examinations)<" in page.text
         assert "<table" in page.text and "=cmd()" in page.text
         assert "with this site's key" in page.text and "shared key" not in page.text
 

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -116,7 +117,8 @@ def _row(asked: Asked, report: JobReport, standings: Mapping[str, Standing | Non
         "by": told.by,
         "kind": told.kind,
         "accession_numbers": told.accession_numbers or numbers_on(report),
-        "chosen": told.selection.written,
+        "chosen": replace(told.selection, priors=False).written,
+        "priors": told.selection.priors,
         "patient_id": report.patient_id,
         "publisher": told.publisher,
         "state": shown_state(*state_of(standings.get(job_id, "completed"), report, job_id)),
