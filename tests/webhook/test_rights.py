@@ -256,8 +256,8 @@ def test_who_made_what(tmp_path: Path) -> None:
         told = [(row["chosen"], row["priors"]) for row in client.get("/api/iso/made", headers=shared).json()["made"]]
         assert told[:3] == [("studies  series 1.2.3", True), ("", True), ("", False)]
         page = client.get("/api/iso/made", headers={**shared, **BROWSER})
-        cells = [f">{cell}<" in page.text for cell in ("A3 (selection)", "A3 (with earlier examinations)", "A3")]
-        assert cells == [False, True, True] and ">A3 (selection, with earlier examinations)<" in page.text
+        written = [f">{cell}<" in page.text for cell in ("A3 (selection)", "A3 (with earlier examinations)", "A3")]
+        assert written == [False, True, True] and ">A3 (selection, with earlier examinations)<" in page.text
         assert "<table" in page.text and "=cmd()" in page.text
         assert "with this site's key" in page.text and "shared key" not in page.text
 
