@@ -162,9 +162,13 @@ def test_every_header_and_condition_comes_through(front: Front, desk: Desk) -> N
     assert "filename*=UTF-8''%E0%B8%AA" in answer.headers["content-disposition"]
     assert "last-modified" not in answer.headers and "x-accel-redirect" not in answer.headers
     assert len(answer.headers.get_list("etag")) == 1
-    disc, key = answer.headers["content-location"], {"X-API-Key": KEY}
+    [old] = answer.headers.get_list("content-location")
     etag = answer.headers["etag"]
+    assert old.startswith("/mkiso_job/") and front.get(old).headers["etag"] == etag  # needs no key either
+    assert front.get(old).headers["content-location"] == old
+    disc, key = old.replace("/mkiso_job/", "/api/iso/jobs/"), {"X-API-Key": KEY}
     assert front.get(disc).status_code == 401
+    assert front.get(disc, headers=key).headers.get_list("content-location") == [disc]
     assert front.get(disc, headers={**key, "Range": "bytes=10-19", "If-Range": etag}).content == answer.content[10:20]
     assert front.get(disc, headers={**key, "Range": "bytes=10-19", "If-Range": '"x"'}).content == answer.content
     assert front.get(disc, headers={**key, "If-None-Match": etag}).status_code == 304
