@@ -56,6 +56,8 @@ def test_every_page_is_in_the_language_of_the_disc(spoken_disc: Spoken, code: st
     assert len(pages) == 6  # overview, about, study, two series, viewer
     for page in pages:
         assert f'<html lang="{code}" dir="ltr"' in written(layout, page), page
+    for page in pages:  # images are objects, pictures are what is looked at here: no count stands there twice
+        assert re.findall(r">\s*(\S[^<>·]*?) · \1\s*<", html.unescape(written(layout, page))) == [], page
     index = html.unescape(written(layout, "INDEX.HTM"))
     assert spoken.gettext("Whose disc this is") in index and spoken.date(CREATED) in index
     series = html.unescape(written(layout, "IHE_PDI/ST000001/SE000001.HTM"))
