@@ -192,13 +192,12 @@ class FolderPublisher(ABC):
             sign = seen, pulse if seen.state == "waiting" else 0.0
             if sign != last:
                 last, changed = sign, time.monotonic()
-                watch.progress(f"{self.name}: {seen.state}{f', {seen.words}' if seen.words else ''}", 0, order.copies)
+                watch.progress(f"{self.name}: {seen.told}", 0, order.copies)
             if time.monotonic() - changed > self.settings.silent_minutes * 60:
-                words = (
+                raise PrintUncertain(
                     f"{self.name} said nothing new for {self.settings.silent_minutes:g} minutes; last seen: "
-                    f"{seen.state}"
+                    f"{seen.told}. {MAY_BE_MADE}"
                 )
-                raise PrintUncertain(f"{words}{f' ({seen.words})' if seen.words else ''}. {MAY_BE_MADE}")
             watch.stop.wait(POLL_SECONDS)
         return receipt
 

@@ -18,6 +18,14 @@ class RobotStatus:
     state: RobotState
     words: str = ""
 
+    @property
+    def told(self) -> str:
+        """The state and the robot's words, each once: a robot may call its state as we do."""
+        told: dict[str, str] = {}
+        for word in (self.state, *self.words.split(", ")):
+            told.setdefault(word.casefold(), word)
+        return ", ".join(filter(None, told.values()))
+
 
 def strongest(statuses: Iterable[RobotStatus]) -> RobotStatus:
     """Of what several files say the one that promises least: a failure outweighs a success, an end outweighs what came

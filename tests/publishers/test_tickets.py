@@ -186,6 +186,15 @@ def test_primera_statuses(number: str, state: str) -> None:
     assert primera.parse_status(text, "other") is None
 
 
+def test_a_robot_that_calls_its_state_as_we_do_says_it_once() -> None:
+    text = (
+        "[abc-1-1]\nCurrentStatusState = 3\nCurrentStatus = Running\nJobErrorNumber = 16\nJobErrorString = No Errors\n"
+    )
+    status = primera.parse_status(text, "abc-1-1")
+    assert status and status.told == "running, No Errors"
+    assert RobotStatus("waiting").told == "waiting"
+
+
 @pytest.mark.parametrize(
     ("said", "state"),
     [
