@@ -11,9 +11,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import pytest
 
+from mkiso import housekeeping
 from mkiso.config.settings import Prefect, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import StorageFull
@@ -329,3 +331,21 @@ def test_an_inbox_that_is_taken_out_keeps_nothing_for_ever(
         not goes,
         ["failed" if goes else ""],
     )
+
+
+def test_no_path_is_made_of_reports_that_stay(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each hour, in the process that starts jobs: of 400,000 files it took many seconds."""
+    storage, young, old = settings.storage, str(uuid4()), str(uuid4())
+    for job_id in (young, old):
+        write_report(storage, JobReport(job_id, "download", ("A1",), status="done"))
+    aged(storage.reports_dir / f"{old}.json", 241)
+    made: list[str] = []
+
+    def noted(path: str) -> Path:
+        made.append(path)
+        return Path(path)
+
+    monkeypatch.setattr(housekeeping, "Path", noted)
+    assert sweep(settings, None).reports == 1
+    assert made == [str(storage.reports_dir / f"{old}.json")]
+    assert (storage.reports_dir / f"{young}.json").exists()
