@@ -2,7 +2,8 @@
 measured.
 
 A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `window`, `sources`, `disc`, `disc-dx`, `formats`,
-`formats-large`, `pictures`, `media`, `start`, `scaling`, `jobs`, `limit`, `small-jobs`, `memory`).
+`formats-large`, `pictures`, `media`, `start`, `scaling`, `jobs`, `limit`, `small-jobs`, `memory`,
+`history`, `reports`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.discs import (
     small_rows,
     start_rows,
 )
+from bench.history import history_rows, reports_rows
 from bench.laboratory import Laboratory
 from bench.limit import limit_rows, small_jobs_rows
 from bench.media import large_rows, media_rows
@@ -50,6 +52,8 @@ GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
     "limit": limit_rows,
     "small-jobs": small_jobs_rows,
     "memory": memory_rows,
+    "history": history_rows,
+    "reports": reports_rows,
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from mkiso.archive.ledger import Ledger
 from mkiso.config.settings import Settings
-from tests.archive.postgresql import BIN, PostgreSQL, running_postgresql
+from peers.postgresql import BIN, PostgreSQL, running_postgresql
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ from peers.corpus import make_ct_series, ramp
 from peers.orthanc import Orthanc
 from peers.patience import LONG, until
 from peers.ports import free_port
+from peers.postgresql import BIN, running_postgresql
 from peers.process import Process
-from tests.archive.postgresql import BIN, running_postgresql
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.peer]
 

@@ -1,4 +1,6 @@
-"""A real PostgreSQL of a test: its own data folder and Unix socket, no TCP port, run by an unprivileged user."""
+"""A real PostgreSQL of a test or a measurement: its own data folder and Unix socket, no TCP port, run by an
+unprivileged user.
+"""
 
 from __future__ import annotations
 
