@@ -10,11 +10,12 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 from prefect.server.database import provide_database_interface
+from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.dependencies import temporary_database_config
 from prefect.server.services import db_vacuum
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
 from mkiso_service.prefect.database import make_database
-from mkiso_service.prefect.server import delete_orphans
+from mkiso_service.prefect.server import delete_old_runs, delete_orphans
 
 RUNS, GONE = 60, 25
 AT_ONCE = 10
@@ -60,13 +61,36 @@ def test_what_is_left_of_runs_goes_and_runs_are_not_walked(tmp_path: Path) -> No
         assert await delete_orphans(db, db.Log, AT_ONCE) == 0
         await engine.dispose()
 
-    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{database}"}):
+    with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{database}")):
         asyncio.run(scenario())
     assert counted(database, "log") == counted(database, "artifact") == (RUNS, 0)
     assert len([statement for statement in asked if "flow_run_id" in statement]) == 1
 
 
-def test_prefect_still_has_the_function_that_is_replaced() -> None:
-    names = db_vacuum.vacuum_orphaned_logs.__code__.co_names
-    assert "_delete_orphaned_by_flow_run" in names and callable(db_vacuum._batch_delete)
+def test_nobody_waits_for_a_look_at_old_runs_that_finds_none(tmp_path: Path) -> None:
+    """On SQLite it held the only writer's lock for half a second of each start."""
+    database, asked = tmp_path / "prefect.db", []
+    written(database)
+
+    async def scenario() -> None:
+        db = provide_database_interface()
+        engine = await db.engine()
+        sa.event.listen(engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+        named = db.FlowRun.name == "Print"
+        assert await delete_old_runs(db, named, AT_ONCE, AT_ONCE) == []
+        assert "BEGIN IMMEDIATE" not in asked
+        asked.clear()
+        assert len(await delete_old_runs(db, db.FlowRun.name == "Disc", AT_ONCE, AT_ONCE)) == AT_ONCE
+        assert "BEGIN IMMEDIATE" in asked
+        await engine.dispose()
+
+    with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{database}")):
+        asyncio.run(scenario())
+    assert counted(database, "log") == (RUNS - AT_ONCE, GONE + AT_ONCE)
+
+
+def test_prefect_still_has_the_functions_that_are_replaced() -> None:
+    assert "_delete_orphaned_by_flow_run" in db_vacuum.vacuum_orphaned_logs.__code__.co_names
+    assert "_delete_flow_run_batch" in db_vacuum.vacuum_old_flow_runs.__code__.co_names
+    assert callable(db_vacuum._batch_delete)
     assert callable(db_vacuum._maintenance_session)
