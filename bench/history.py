@@ -20,7 +20,7 @@ from bench.laboratory import Laboratory
 from bench.samples import Row, Sample
 from mkiso.config.storage import Storage
 from peers.postgresql import BIN, running_postgresql
-from peers.process import Process
+from peers.process import Child, Process
 from peers.service import Service
 
 RUNS, RUNS_A_DAY = 200_000, 500
@@ -81,6 +81,15 @@ class Site(Service):
             driven = url.replace("postgresql:", "postgresql+asyncpg:")
             self.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = driven
         self.ready_seconds, self.poll_seconds = 600, 0.02
+
+    def begin(self) -> Child:
+        """Start it; what its log has so far is of earlier starts."""
+        self._logged = self.log_file.stat().st_size if self.log_file.exists() else 0
+        return super().begin()
+
+    def is_ready(self) -> bool:
+        """Not by the heartbeat of the worker of the last start."""
+        return super().is_ready() and b"' started!" in self.log_file.read_bytes()[self._logged :]
 
     def end(self) -> None:
         """Its process, and not the clients."""
