@@ -46,8 +46,8 @@ from mkiso.errors import (
     VolumeNotFound,
 )
 from peers.patience import LONG, until
+from peers.postgresql import PostgreSQL
 from tests.archive.discs import DAY, RANGE, archive, file, master, study
-from tests.archive.postgresql import PostgreSQL
 
 
 def test_the_migrations_make_the_tables_of_the_code(ledger: Ledger) -> None:
