@@ -616,6 +616,20 @@ def test_a_clerk_chooses_what_the_file_is(browser: Chromium, tmp_path: Path) -> 
         assert [question.transfer_syntax for question in desk.asked] == ["explicit-le", ""]
 
 
+def test_without_javascript_the_page_says_so_and_offers_no_form(browser: Chromium, tmp_path: Path) -> None:
+    with served(settings_in(tmp_path), Desk()) as client:
+        browser.call("Emulation.setScriptExecutionDisabled", value=True)
+        try:
+            browser.open(str(client.base_url))
+            assert "needs JavaScript" in str(
+                browser.run("document.querySelector('main > noscript:first-child p').textContent")
+            )
+            assert browser.run("document.querySelector('noscript p').checkVisibility()")
+            assert not browser.run("document.getElementById('numbers').checkVisibility()")
+        finally:
+            browser.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
 def test_a_site_without_a_publisher_offers_no_print(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path).model_copy(update={"publishers": {}})
     desk = Desk(Scripts(settings.storage).done)
