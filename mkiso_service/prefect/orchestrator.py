@@ -258,11 +258,12 @@ class PrefectOrchestrator:
 
     async def _newest(self, question: Question, deployment_id: str, states: tuple[str, ...]) -> Run | None:
         """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run.
-        Runs are found by their name, of which Prefect has an index, as it has none of tags.
+        Those that have ended are found by their name, of which Prefect has an index, as it has none of tags; of those
+        that haven't there are few, and one may have been named by an earlier version.
         """
-        named, tagged = {"any_": [question.run_name]}, {"all_": [question.tag]}
+        named = {} if states == JOINABLE else {"name": {"any_": [question.run_name]}}
         wanted = {
-            "flow_runs": {"name": named, "tags": tagged, **_due_in(states)},
+            "flow_runs": {**named, "tags": {"all_": [question.tag]}, **_due_in(states)},
             "deployments": {"id": {"any_": [deployment_id]}},
             "sort": "EXPECTED_START_TIME_DESC",
             "limit": LOOKED_AT,

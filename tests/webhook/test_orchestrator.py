@@ -25,7 +25,7 @@ from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Kind, Question
 from mkiso_service.prefect import orchestrator as module
 from mkiso_service.prefect.api import PrefectApi
-from mkiso_service.prefect.orchestrator import PrefectOrchestrator, Standing
+from mkiso_service.prefect.orchestrator import FINAL, JOINABLE, Asked, PrefectOrchestrator, Standing
 from mkiso_service.worker.deploy import ensure_deployments
 from peers.patience import LONG
 from peers.ports import free_port
@@ -150,7 +150,7 @@ def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url: str) -> Non
 
 
 def test_what_was_asked_before_is_found_by_the_name_of_its_runs(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By their tag alone Prefect read all runs that it had: 200,000 of them took seconds."""
+    """By their tag alone Prefect read all runs that had ended: 200,000 of them took seconds."""
 
     async def scenario() -> None:
         async with desk(api_url) as here:
@@ -167,8 +167,29 @@ def test_what_was_asked_before_is_found_by_the_name_of_its_runs(api_url: str, mo
             monkeypatch.setattr(PrefectApi, "post", noted)
             again = await here.ask(Question("download", tuple(reversed(numbers))))
             assert again.job_id != first.job_id and again.ended_before is not None
-            by_tag = [filters["name"] for filters in sent if "tags" in filters]
-            assert by_tag == [{"any_": [name]}] * 2 and name == f"Disc {', '.join(sorted(numbers))}"
+            by_tag = [
+                (len(filters["state"]["type"]["any_"]), filters.get("name")) for filters in sent if "tags" in filters
+            ]
+            assert by_tag == [(len(JOINABLE), None), (len(FINAL), {"any_": [name]})]
+            assert name == f"Disc {', '.join(sorted(numbers))}"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["download", "print"])
+def test_a_run_that_an_earlier_version_named_is_joined(api_url: str, kind: Kind) -> None:
+    """While it runs, nobody makes another one: of a print there would be two."""
+
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            question = Question(kind, (uuid4().hex[:12],), "rimage" if kind == "print" else "")
+            first = await here.ask(question)
+            await move(here, first.job_id, Running(), Completed())
+            second = await here.ask(question)
+            await here.client.update_flow_run(UUID(second.job_id), name="Named otherwise")
+            await move(here, second.job_id, Pending(), Running())
+            await here.client.delete_flow_run(UUID(first.job_id))  # as old runs go
+            assert await here.ask(question) == Asked(second.job_id, joined=True)
 
     asyncio.run(scenario())
 
