@@ -75,7 +75,7 @@ def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, 
 
 def _patient(branch: PatientBranch, patient_id: Text, number: int, notes: Notes) -> _Record:
     given = {_PATIENT_ID: patient_id, _PATIENT_NAME: branch.name}
-    body = record_body("PATIENT", Subject(branch.headers, number, given), notes)
+    body = record_body("PATIENT", Subject(branch.persons, number, given), notes)
     lower = [_study(study, number, notes) for number, study in enumerate(branch.studies, 1)]
     return _Record(b"PATIENT ", body, lower=lower)
 

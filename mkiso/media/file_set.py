@@ -16,7 +16,7 @@ from mkiso.media.names import component
 from mkiso.media.record_types import record_type
 from mkiso.study.gate import require_distinct
 from mkiso.study.models import Arrival, Instance
-from mkiso.study.text import Text, named_in, raw_value, stated, text_of
+from mkiso.study.text import NO_TEXT, Text, named_in, raw_value, stated, text_of
 
 _PATIENT_ID = 0x00100020
 _STUDY_DATE, _STUDY_TIME, _SERIES_NUMBER, _INSTANCE_NUMBER = 0x00080020, 0x00080030, 0x00200011, 0x00200013
@@ -69,33 +69,30 @@ class StudyBranch:
 @dataclass(frozen=True, slots=True)
 class PatientBranch:
     """The studies of one patient; `patient_id` is empty where the images have none. `told_apart`: what tells this
-    patient from others of the same ID, empty where nothing has to. `person` is the header that says whose they are.
+    patient from others of the same ID, empty where nothing has to. `persons` are the headers that say whose they are.
     """
 
     patient_id: Text
     told_apart: str
     studies: tuple[StudyBranch, ...]
-    person: Dataset
-
-    @property
-    def headers(self) -> tuple[Dataset, ...]:
-        """Whose they are, and of each series of each study."""
-        return (self.person, *(header for study in self.studies for header in study.headers))
+    persons: tuple[Dataset, ...]
 
     @property
     def name(self) -> Text:
-        return text_of(self.person, "PatientName")
+        """The first PatientName that can be read, else the first that there is."""
+        named = named_in(self.persons)
+        return NO_TEXT if named is None else text_of(named, "PatientName")
 
 
 def arrange(
     instances: Collection[Instance],
     told_apart: Mapping[str, str] = MappingProxyType({}),
-    persons: Mapping[str, Dataset] = MappingProxyType({}),
+    persons: Mapping[str, tuple[Dataset, ...]] = MappingProxyType({}),
 ) -> tuple[PatientBranch, ...]:
     """The tree of these instances, the same for the same instances in any order.
 
     A patient is a Patient ID, however the name is spelled. `told_apart` says by Study Instance UID which studies of one
-    ID are of several patients, and `persons` which header says whose a study is (mkiso.study.gate.Part); patients
+    ID are of several patients, and `persons` which headers say whose a study is (mkiso.study.gate.Part); patients
     without an ID are told apart by their study. Raises InstanceConflict where a SOP Instance UID occurs twice.
     """
     require_distinct(instances)
@@ -116,7 +113,10 @@ def leaves(tree: Collection[PatientBranch]) -> Iterator[Leaf]:
 
 
 def _patient(
-    instances: Collection[Instance], told_apart: str, persons: Mapping[str, Dataset], folder: PurePosixPath
+    instances: Collection[Instance],
+    told_apart: str,
+    persons: Mapping[str, tuple[Dataset, ...]],
+    folder: PurePosixPath,
 ) -> PatientBranch:
     studies: dict[str, list[Instance]] = {}
     for instance in instances:
@@ -128,10 +128,9 @@ def _patient(
 
     ordered = enumerate(sorted(studies.items(), key=by_date), 1)
     branches = tuple(_study(uid, found, folder / component("ST", number)) for number, (uid, found) in ordered)
-    headers = [header for branch in branches for header in branch.headers]
-    person = named_in([persons[uid] for branch in branches if (uid := branch.study_instance_uid) in persons] or headers)
-    assert person is not None
-    return PatientBranch(text_of(_first(instances).header, _PATIENT_ID), told_apart, branches, person)
+    told = {id(header): header for branch in branches for header in persons.get(branch.study_instance_uid, ())}
+    whose = tuple(told.values()) or tuple(header for branch in branches for header in branch.headers)
+    return PatientBranch(text_of(_first(instances).header, _PATIENT_ID), told_apart, branches, whose)
 
 
 def _first(instances: Iterable[Instance]) -> Instance:

@@ -125,7 +125,7 @@ def _patient(
     branch: PatientBranch, known: Patient | None, studies: Iterable[StudyOnPage], spoken: Language
 ) -> PatientOnPage:
     def told(keyword: str) -> str:
-        return next(filter(None, (_line(header, keyword) for header in branch.headers)), "")
+        return next(filter(None, (_line(header, keyword) for header in branch.persons)), "")
 
     return PatientOnPage(
         patient_id=one_line((known and known.patient_id) or str(branch.patient_id)),

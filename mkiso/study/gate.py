@@ -17,6 +17,7 @@ from mkiso.study import completeness, identity
 from mkiso.study.identity import Claim, PatientIdentity
 from mkiso.study.models import Instance, Patient, Study
 from mkiso.study.priors import why_left_out
+from mkiso.study.same_person import Person, are_one, persons_of
 from mkiso.study.selection import EVERYTHING, Selection, chosen_of
 from mkiso.study.text import named_in, text
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
@@ -142,12 +143,20 @@ class CompleteStudies:
         return tuple(study for study in self.studies if study.is_prior)
 
     @property
-    def person(self) -> Dataset | None:
-        """The header that says whose these are: of what was asked for, with the first name that can be read."""
-        headers = [
-            each.header for found in self.retrieved.studies if not found.study.is_prior for each in found.instances
-        ]
-        return named_in(headers)
+    def persons(self) -> tuple[Dataset, ...]:
+        """The headers that say whose these are: of each study that was asked for the first with a name that can be
+        read, and one of each series; the same in whichever order instances came.
+        """
+        found: list[Dataset] = []
+        for each in sorted(self.retrieved.studies, key=lambda each: each.study.study_instance_uid):
+            if each.study.is_prior or not each.instances:
+                continue
+            ordered = sorted(each.instances, key=lambda instance: instance.arrival.sop_instance_uid)
+            headers = [instance.header for instance in ordered]
+            of_series = {identity.significant(header.get("SeriesInstanceUID")): header for header in reversed(headers)}
+            named = named_in(headers)
+            found += ([] if named is None else [named]) + list(of_series.values())
+        return tuple(found)
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -174,8 +183,8 @@ class CompleteStudies:
     @property
     def patient_name(self) -> str:
         """The patient API's name, else that of the images that were asked for."""
-        known, person = self.known.name if self.known else "", self.person
-        return known or (text(person, "PatientName") if person is not None else "")
+        known, named = self.known.name if self.known else "", named_in(self.persons)
+        return known or ("" if named is None else text(named, "PatientName"))
 
     @property
     def accession_numbers(self) -> tuple[str, ...]:
@@ -214,19 +223,12 @@ class CompleteStudies:
     def _one_patient(self) -> PatientIdentity:
         identity.one_patient(self.studies, [self.known] if self.known else [], self.rules)
         claims: dict[Claim, None] = {}
-        naming: set[bool] = set()
         for each in self.retrieved.studies:
             for instance in each.instances:
                 identity.same_patient(instance.header, each.study)
-            made = identity.claims(instance.header for instance in each.instances)
-            naming.add(identity.names_issuer(each.study, made))
-            claims |= dict.fromkeys(made)
-        if self.priors and len(naming) > 1:
-            raise PatientMismatch(
-                "The study that was asked for names an issuer of its patient ID and an earlier one doesn't, or the "
-                "other way round, so they may be of two patients. Ask without earlier studies, or have the PACS "
-                "corrected."
-            )
+            claims |= dict.fromkeys(identity.claims(instance.header for instance in each.instances))
+        if self.priors:
+            _alike_in_headers(self.retrieved.studies, self.rules)
         return identity.agreed(self.studies, list(claims), self.rules)
 
 
@@ -257,12 +259,10 @@ class Part:
         )
 
     @property
-    def persons(self) -> dict[str, Dataset]:
-        """By Study Instance UID the header that says whose it is: of an earlier study that of the one asked for."""
-        persons = [(each, each.person) for each in self.studies]
-        return {
-            study.study_instance_uid: person for each, person in persons if person is not None for study in each.studies
-        }
+    def persons(self) -> dict[str, tuple[Dataset, ...]]:
+        """By Study Instance UID the headers that say whose it is: of an earlier study those of what was asked for."""
+        told = [(each.studies, each.persons) for each in self.studies]
+        return {study.study_instance_uid: persons for studies, persons in told for study in studies}
 
     @classmethod
     def whole(cls, *studies: CompleteStudies) -> Part:
@@ -285,6 +285,28 @@ def _same_studies(retrieved: Retrieved) -> None:
                 "An instance of a study that nobody asked for was stored: nothing is made of it. Ask for the disc "
                 "again."
             )
+
+
+def _alike_in_headers(studies: Collection[StudyRetrieved], rules: Identity) -> None:
+    """What a rule asks of priors in C-FIND's answers (mkiso.study.priors), of what is stored: a PACS may not tell
+    issuers, nor names in every script. Raises PatientMismatch.
+    """
+    issued: dict[bool, set[bool]] = {False: set(), True: set()}
+    persons: dict[bool, set[Person]] = {False: set(), True: set()}
+    for each in studies:
+        headers = [instance.header for instance in each.instances]
+        issued[each.study.is_prior].add(identity.names_issuer(each.study, identity.claims(headers)))
+        persons[each.study.is_prior] |= persons_of(each.study, headers)
+    if issued[True] != {any(issued[False])}:
+        raise PatientMismatch(
+            "The study that was asked for names an issuer of its patient ID and an earlier one doesn't, or the other "
+            "way round, so they may be of two patients. Ask without earlier studies, or have the PACS corrected."
+        )
+    if not all(any(are_one(prior, asked, rules) for asked in persons[False]) for prior in persons[True]):
+        raise PatientMismatch(
+            "The images of an earlier study have another name or birth date than those that were asked for, under one "
+            "patient ID, so they may be of two patients. Ask without earlier studies, or have the PACS corrected."
+        )
 
 
 def _chosen_alone(retrieved: StudyRetrieved) -> None:

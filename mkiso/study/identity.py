@@ -238,7 +238,11 @@ def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> 
 
 def names_issuer(study: Study, made: Iterable[Claim]) -> bool:
     """Whether the PACS or a header of a study says who issued its Patient ID."""
-    return bool(significant(study.issuer_of_patient_id)) or any(claim.issuer or claim.universal for claim in made)
+    patient_id, named = significant(study.patient_id), [significant(study.issuer_of_patient_id)]
+    for claim in made:
+        named += [claim.issuer, claim.universal]
+        named += [name for other_id, *names in claim.also if other_id == patient_id for name in names]
+    return any(named)
 
 
 def shown_digest(studies: Iterable[Study]) -> str:

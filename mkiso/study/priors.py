@@ -8,8 +8,6 @@ part of the name have to be the same, too, or most of the name where a birth dat
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +36,7 @@ from mkiso.errors import (
 from mkiso.languages import N_
 from mkiso.study.identity import one_patient, significant
 from mkiso.study.models import Patient, Series, Study
+from mkiso.study.same_person import are_one, person_of
 
 Kinds = frozenset[tuple[str, str]]
 """What a study shows: the modality and body part of each of its series; empty where it isn't told."""
@@ -176,7 +175,9 @@ def _of_the_patient(
     keywords = ("IssuerOfPatientID", *rules.compare)
     doubtful = [keyword for keyword in keywords if len({person[keyword] for person in told} - {""}) > 1]
     own = {keyword: {_person(study)[keyword] for study in asked} - {""} for keyword in doubtful}
-    issuers = {_person(study)["IssuerOfPatientID"] for study in asked}
+    named = {study.study_instance_uid for study in asked}
+    issuers = {_issuer(study) for study in (*asked, *others) if study.study_instance_uid in named}
+    issuers = issuers - {""} or {""}
     copies: dict[str, list[Study]] = {}
     for study in others:
         copies.setdefault(study.study_instance_uid, []).append(study)
@@ -184,38 +185,23 @@ def _of_the_patient(
         with suppress(PatientMismatch):
             one_patient([*asked, *each], [known] if known else [], rules)
             if (
-                all({_person(study)["IssuerOfPatientID"]} == issuers for study in each)
+                all(_issuer(study) in issuers for study in each)
                 and all({_person(study)[keyword]} == own[keyword] for study in each for keyword in doubtful)
-                and all(any(_may_be_told_together(study, one) for one in asked) for study in each)
+                and all(
+                    any(are_one(person_of(study), person_of(one), rules, unread=True) for one in asked)
+                    for study in each
+                )
             ):
                 yield each[0]
 
 
-def _may_be_told_together(one: Study, other: Study) -> bool:
-    """Whether more than the Patient ID says that they are of one person. With the same birth date a part of the name is
-    enough, since it is spelled and ordered in many ways and changes when people marry, or nothing of it where one has
-    none or they are in different scripts; without, it takes two parts, or the same name.
-    """
-    birth, other_birth = (_person(study)["PatientBirthDate"] for study in (one, other))
-    names, other_names = _name_parts(one), _name_parts(other)
-    alike = {part for part in names & other_names if len(part) > 1 or not part.isascii()}
-    if birth and birth == other_birth:
-        return bool(alike) or not _scripts(names) & _scripts(other_names)
-    return len(alike) > 1 or (bool(names) and names == other_names)
-
-
-def _name_parts(study: Study) -> set[str]:
-    return set(re.split(r"[\s^=,.;-]+", study.patient_name.casefold())) - {""}
-
-
-def _scripts(parts: Collection[str]) -> set[str]:
-    """By the first word of Unicode's names of the letters: LATIN, CYRILLIC, CJK, THAI."""
-    return {unicodedata.name(letter, "").partition(" ")[0] for part in parts for letter in part if letter.isalpha()}
+def _issuer(study: Study) -> str:
+    return significant(study.issuer_of_patient_id)
 
 
 def _person(study: Study) -> Mapping[str, str]:
     return {
-        "IssuerOfPatientID": significant(study.issuer_of_patient_id),
+        "IssuerOfPatientID": _issuer(study),
         "PatientBirthDate": significant(study.patient_birth_date.replace(".", "")),
         "PatientSex": significant(study.patient_sex.upper()),
     }

@@ -149,13 +149,14 @@ def readable_name(person_name: str) -> str:
 
 def named_in(headers: Iterable[Dataset]) -> Dataset | None:
     """The first of these headers with a PatientName that can be read, else the first with one, else the first."""
-    first, found = None, NO_TEXT
+    first, found = None, False
     for header in headers:
         name = text_of(header, "PatientName")
-        if name and name.is_whole:
+        says = bool(str(name).strip(" ^="))
+        if says and name.is_whole:
             return header
-        if first is None or (name and not found):
-            first, found = header, name
+        if first is None or (says and not found):
+            first, found = header, says
     return first
 
 

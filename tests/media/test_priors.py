@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from mkiso.config.settings import Settings
@@ -23,10 +23,11 @@ from mkiso.study.models import Instance
 from mkiso.study.priors import CONTRADICTS, INCOMPLETE, NO_ROOM, NOT_CONVERTIBLE, WORDS
 from mkiso.study.selection import Selection
 from mkiso.study.values import Retrieved, StudyRetrieved
-from peers.corpus import make_ct_series, make_study
+from peers.corpus import PLAIN, make_ct_series, make_study
 from tests.media.discs import CREATED, instances, passed, settings
 
 NUMBERS = ("A1", "P2", "P3")
+GIVEN = PLAIN.name.partition("^")[2]
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +109,58 @@ def test_an_issuer_that_only_some_headers_name_leaves_the_priors_out(files: dict
     assert (numbers_of(studies), studies.degraded) == (["A1"], (CONTRADICTS,))
 
 
+@pytest.mark.parametrize("of", ["A1", "P2"])
+def test_an_issuer_of_the_same_id_among_other_ids_counts(files: dict[str, list[Path]], of: str) -> None:
+    found = retrieved(files)
+    for each in found.studies:
+        for instance in each.instances if each.study.accession_number == of else ():
+            item = Dataset()
+            item.PatientID, item.IssuerOfPatientID = instance.header.PatientID, "OTHER"
+            instance.header.OtherPatientIDsSequence = [item]
+    studies = complete_studies(found, Settings().identity)
+    assert (numbers_of(studies), studies.degraded) == (["A1"], (CONTRADICTS,))
+
+
+@pytest.mark.parametrize("facts", [{"PatientName": "Other^Person"}, {"PatientBirthDate": "19800202"}])
+def test_priors_whose_images_are_of_somebody_else_are_left_out(
+    files: dict[str, list[Path]], facts: dict[str, str]
+) -> None:
+    """Though C-FIND says otherwise, and the images that were asked for have no birth date."""
+    found = written(files, "A1", PatientBirthDate="")
+    for each in found.studies:
+        for instance in each.instances if each.study.accession_number == "P2" else ():
+            for keyword, value in facts.items():
+                setattr(instance.header, keyword, value)
+    studies = complete_studies(found, Settings().identity)
+    assert (numbers_of(studies), studies.degraded) == (["A1"], (CONTRADICTS,))
+
+
+@pytest.mark.parametrize("name", ["", " ", "^", "="])
+def test_a_disc_without_a_name_takes_none_from_a_prior(files: dict[str, list[Path]], tmp_path: Path, name: str) -> None:
+    studies = CompleteStudies(written(files, "A1", PatientName=name), Settings().identity)
+    layout = lay_out(Part.whole(studies), settings(tmp_path), tmp_path / "disc", created=CREATED, medium="cd")
+    [directory] = [file.source for file in layout.files if str(file.path) == "DICOMDIR"]
+    assert directory
+    named = [str(dcmread(directory).DirectoryRecordSequence[0].PatientName), studies.patient_name]
+    assert not "".join(named).strip("^= ")
+
+
+def test_the_name_is_the_same_in_whichever_order_instances_came(files: dict[str, list[Path]]) -> None:
+    found = retrieved(files)
+    [asked] = [each for each in found.studies if not each.study.is_prior]
+    asked.instances[0].header.PatientName = f"Spelled^Otherwise^{GIVEN}"
+    turned = tuple(replace(each, instances=each.instances[::-1]) for each in found.studies)
+    rules = Settings().identity
+    names = {CompleteStudies(each, rules).patient_name for each in (found, replace(found, studies=turned))}
+    assert len(names) == 1
+
+
 def test_a_disc_names_the_patient_as_what_was_asked_for_does(files: dict[str, list[Path]], tmp_path: Path) -> None:
     """Not as the oldest study, which begins the tree; each disc of a set, too, also one that holds priors alone."""
-    earlier = {"PatientName": "Meier^Maiden", "PatientBirthDate": "", "PatientSex": ""}
+    earlier = {"PatientName": f"Meier^{GIVEN}", "PatientSex": ""}
     studies = CompleteStudies(written(files, "P3", **earlier), Settings().identity)
     asked = studies.asked[0]
-    assert studies.patient_name == asked.patient_name != "Meier^Maiden"
+    assert studies.patient_name == asked.patient_name != f"Meier^{GIVEN}"
     [prior] = [each.instances for each in studies.retrieved.studies if each.study.accession_number == "P3"]
     site = settings(tmp_path)
     for number, part in enumerate((Part.whole(studies), Part((studies,), prior))):
