@@ -302,7 +302,7 @@ def _alike_in_headers(studies: Collection[StudyRetrieved], rules: Identity) -> N
             "The study that was asked for names an issuer of its patient ID and an earlier one doesn't, or the other "
             "way round, so they may be of two patients. Ask without earlier studies, or have the PACS corrected."
         )
-    if not all(any(are_one(prior, asked, rules) for asked in persons[False]) for prior in persons[True]):
+    if not all(are_one(prior, asked, rules) for prior in persons[True] for asked in persons[False]):
         raise PatientMismatch(
             "The images of an earlier study have another name or birth date than those that were asked for, under one "
             "patient ID, so they may be of two patients. Ask without earlier studies, or have the PACS corrected."

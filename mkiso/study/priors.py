@@ -2,8 +2,8 @@
 
 Nobody names them, so what holds for who is asked for isn't enough. Each has to name the issuer of its Patient ID that
 the studies asked for name, or none where they name none. Where the archive knows two issuers, birth dates or sexes
-under one Patient ID, only a study that says the same is taken. And a Patient ID alone makes none: a birth date and a
-part of the name have to be the same, too, or most of the name where a birth date is missing.
+under one Patient ID, only a study that says the same is taken. And a Patient ID alone makes none: birth date and name
+have to agree, too (mkiso.study.same_person).
 """
 
 from __future__ import annotations
@@ -187,10 +187,7 @@ def _of_the_patient(
             if (
                 all(_issuer(study) in issuers for study in each)
                 and all({_person(study)[keyword]} == own[keyword] for study in each for keyword in doubtful)
-                and all(
-                    any(are_one(person_of(study), person_of(one), rules, unread=True) for one in asked)
-                    for study in each
-                )
+                and all(any(are_one(person_of(study), person_of(one), rules) for one in asked) for study in each)
             ):
                 yield each[0]
 

@@ -18,22 +18,31 @@ from mkiso.study.identity import significant
 from mkiso.study.models import Study
 from mkiso.study.text import text
 
-_COMPONENTS = 3  # of a name: family, given and middle name (PS3.5 6.2.1.1); prefix and suffix are many people's
 _FIRST_BIRTH = date(1900, 1, 2)  # 1 January 1900 and before stand for an unknown date
 _LAST_YEAR = 2100
-_MARKS = re.compile("[\u0300-\u036f]")
-_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "'": "", "\u2019": ""})
-_NO_UMLAUTS = str.maketrans({"'": "", "\u2019": ""})
-_PARTICLES = "van von der den de del della di da do dos das du la le el al bin ibn ben bint abu of zu zum zur ter ten"
-_TITLES = "dr prof mr mrs ms miss herr frau mme mlle sr sra jr"
-_UNKNOWN = "unknown unbekannt inconnu inconnue desconocido desconocida anonymous anonym nobody noname none null patient"
-_NEWBORN = "baby boy girl child male female man woman mann test"
-_SAYS_NOTHING = frozenset(" ".join((_PARTICLES, _TITLES, _UNKNOWN, _NEWBORN)).split())
-"""Words of names that are many people's, or nobody's."""
-_SCRIPTS = {"HIRAGANA": "KATAKANA"}  # one sound, two writings
+_ABOVE_AND_BELOW, _ARABIC_VOWELS = range(200, 241), range(27, 36)  # canonical combining classes of marks
+_APOSTROPHES = dict.fromkeys(map(ord, "'`\u00b4\u02bc\u2018\u2019"))
+_BETWEEN = re.compile(r"[\s,.;/()·_-]+")
+_ALIKE = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ı": "i", "œ": "oe", "æ": "ae"})
+_HIRAGANA, _TO_KATAKANA = range(0x3041, 0x3097), 0x60
+_ONE_LETTER_SCRIPTS = ("CJK", "HANGUL")  # where a letter may be a name
 
-_Name = dict[str, frozenset[str]]
-"""The words of one component group, each with the ways in which it may be written."""
+
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_PARTICLES = _listed(
+    "van von vom der den de del della des di da do dos das du la le los las el al bin ibn ben bint abu abd of zu zum "
+    "zur ter ten op in het thi geb née ép"
+)
+_SAYS_NOTHING = _listed(
+    "dr med prof mag dipl ing mr mrs ms miss herr frau dhr mevr mme mlle madame monsieur sr sra jr นาย นาง นางสาว "
+    "unknown unbekannt inconnu inconnue desconocido desconocida anonymous anonym nobody no name noname none null not "
+    "given sin nombre lastname firstname patient baby boy girl child infant newborn neugeborenes recién nacido nouveau "
+    "né male female man woman test phantom notfall"
+)
+"""Words of names that are many people's, or nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +62,28 @@ def persons_of(study: Study, headers: Iterable[Dataset]) -> set[Person]:
     """As a study's headers have them, and where they are silent C-FIND."""
     told = person_of(study)
     found = {(text(header, "PatientName"), text(header, "PatientBirthDate")) for header in headers}
-    return {Person(name if _is_stated(name) else told.name, born or told.birth_date) for name, born in found} or {told}
+    return {Person(name if name.strip(" ^=") else told.name, born or told.birth_date) for name, born in found} or {told}
 
 
-def are_one(one: Person, other: Person, rules: Identity, *, unread: bool = False) -> bool:
+def are_one(one: Person, other: Person, rules: Identity) -> bool:
     """Whether their names and birth dates say that they are one person.
 
-    With the same birth date a part of the name is enough, since it is spelled and ordered in many ways and changes when
-    people marry, or nothing of it where one has none or they are in different scripts; without, it takes two parts in
-    one script. `unread`: a name that can't be read, as C-FIND's may be, counts as none.
+    With the same birth date a word of the name is enough, since it is spelled and ordered in many ways and changes when
+    people marry; or none where one of them says nothing that can be read, or they are in different scripts. Without, it
+    takes family name and given name.
     """
     births = [person.birth_date.replace(".", "") for person in (one, other)]
     if "PatientBirthDate" in rules.compare and all(births) and births[0] != births[1]:
         return False
-    names = [_names(person.name) for person in (one, other)]
-    alike = max((_alike(first, second) for first, second in product(*names)), default=0)
+    first, second = _groups(one.name), _groups(other.name)
     if births[0] != births[1] or not _is_birth_date(births[0]):
-        return alike > 1
-    if not all(names):
-        return unread or not (_is_stated(one.name) and _is_stated(other.name))
-    same = any(first.keys() == second.keys() for first, second in product(*names))
-    return alike > 0 or same or not _scripts(names[0]) & _scripts(names[1])
-
-
-def _is_stated(name: str) -> bool:
-    return bool(name.strip(" ^="))
+        return any(_are_alike(*pair) for pair in product(first, second))
+    words, other_words = (frozenset[str]().union(*(group.words for group in groups)) for groups in (first, second))
+    if not words or not other_words or words & other_words:
+        return True
+    if {group.joined for group in first} & {group.joined for group in second}:
+        return True
+    return not _scripts(words) & _scripts(other_words)
 
 
 def _is_birth_date(born: str) -> bool:
@@ -88,36 +94,68 @@ def _is_birth_date(born: str) -> bool:
     return day >= _FIRST_BIRTH and day.year < _LAST_YEAR
 
 
-def _names(name: str) -> list[_Name]:
-    """Of each component group (PS3.5 6.2.1.2) that can be read."""
-    groups = unicodedata.normalize("NFKC", name).casefold().split("=")
-    found = (_words(group) for group in groups if "?" not in group and "\ufffd" not in group)
-    return [words for words in found if words]
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A component group of a name (PS3.5 6.2.1.2): the words of the family name and of given and middle names, or of
+    all of it where nothing divides them. `joined`: all letters in their order.
+    """
+
+    family: frozenset[str]
+    given: frozenset[str]
+    is_divided: bool
+    joined: str
+
+    @property
+    def words(self) -> frozenset[str]:
+        return self.family | self.given
 
 
-def _words(group: str) -> _Name:
-    named = " ".join(group.split("^")[:_COMPONENTS])
-    words = set(re.split(r"[\s,.;/()-]+", named)) - _SAYS_NOTHING
-    return {word: _writings(word) for word in words if any(map(str.isalpha, word))}
+def _groups(name: str) -> list[_Group]:
+    return [_group(group) for group in name.casefold().translate(_APOSTROPHES).split("=")]
 
 
-def _writings(word: str) -> frozenset[str]:
-    ways = (word.translate(table) for table in (_UMLAUTS, _NO_UMLAUTS))
-    return frozenset(_MARKS.sub("", unicodedata.normalize("NFKD", way)) for way in ways)
+def _group(text_: str) -> _Group:
+    family, *others = text_.split("^")[:3]  # prefix and suffix are many people's
+    given = " ".join(others)
+    joined = "".join(map(_letters, _BETWEEN.split(f"{family} {given}")))
+    return _Group(_words(family), _words(given), bool(others), joined)
 
 
-def _alike(first: _Name, second: _Name) -> int:
-    """How many words of each are in the other; initials are none."""
-
-    def shared(one: _Name, other: _Name) -> int:
-        ways = frozenset[str]().union(*other.values())
-        return sum(bool(each & ways) for word, each in one.items() if len(word) > 1 or not word.isascii())
-
-    return min(shared(first, second), shared(second, first))
+def _words(text_: str) -> frozenset[str]:
+    """Those that say who somebody is; particles where there is nothing else."""
+    words = {word for word in _BETWEEN.split(text_) if word and word not in _SAYS_NOTHING}
+    letters = frozenset(map(_letters, (words - _PARTICLES) or words))
+    return frozenset(word for word in letters if len(word) > 1 or (word and _scripts({word}) <= {*_ONE_LETTER_SCRIPTS}))
 
 
-def _scripts(names: list[_Name]) -> set[str]:
+def _letters(word: str) -> str:
+    """A word as it is compared, whether marks are written, as letters behind (ue), or not at all; empty where it isn't
+    of letters alone: text in another character set than it says has other signs.
+    """
+    whole = unicodedata.normalize("NFC", word)
+    if not all(unicodedata.category(sign)[0] in "LM" for sign in whole):
+        return ""
+    signs = unicodedata.normalize("NFKD", whole)
+    kept = "".join(sign for sign in signs if not _is_mark(unicodedata.combining(sign))).casefold().translate(_ALIKE)
+    kana = "".join(chr(ord(sign) + _TO_KATAKANA) if ord(sign) in _HIRAGANA else sign for sign in kept)
+    return unicodedata.normalize("NFC", re.sub("([aou])e", r"\1", kana))
+
+
+def _is_mark(combining: int) -> bool:
+    return combining in _ABOVE_AND_BELOW or combining in _ARABIC_VOWELS
+
+
+def _are_alike(one: _Group, other: _Group) -> bool:
+    """Whether family name and given name are in both, one perhaps with more; two words where nothing divides them."""
+    if one.is_divided and other.is_divided:
+        return _holds(one.family, other.family) and _holds(one.given, other.given)
+    return _holds(one.words, other.words) and min(len(one.words), len(other.words)) > 1
+
+
+def _holds(one: frozenset[str], other: frozenset[str]) -> bool:
+    return bool(one and other) and (one <= other or other <= one)
+
+
+def _scripts(words: Iterable[str]) -> set[str]:
     """By the first word of Unicode's names of the letters: LATIN, CYRILLIC, CJK, THAI."""
-    letters = {letter for words in names for word in words for letter in word if letter.isalpha()}
-    found = {unicodedata.name(letter, "").partition(" ")[0] for letter in letters}
-    return {_SCRIPTS.get(script, script) for script in found}
+    return {unicodedata.name(letter, "").partition(" ")[0] for word in words for letter in word if letter.isalpha()}
