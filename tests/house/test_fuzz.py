@@ -40,7 +40,7 @@ def test_the_seeds_hold_and_so_do_their_beginnings(name: str) -> None:
 def test_nothing_is_found_in_two_thousand_inputs(name: str) -> None:
     outcome = fuzz.fuzz(name, 600, executions=2000)
     assert [(kind, data.hex(), words) for kind, data, words in outcome.findings] == []
-    assert outcome.executions == 2000 and outcome.coverage and outcome.features
+    assert outcome.executions >= 2000 and outcome.coverage and outcome.features  # libFuzzer may run one more
 
 
 @needs_atheris

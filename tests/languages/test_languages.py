@@ -8,13 +8,13 @@ import pytest
 
 from mkiso.languages import SOURCE, language, languages, wanted
 
-PICTURES = ("%(number)s picture", "%(number)s pictures")
+IMAGES = ("%(number)s image", "%(number)s images")
 
 
 @pytest.mark.parametrize(
     ("code", "one", "none", "many"),
     [
-        ("en", "1 picture", "0 pictures", "12,345 pictures"),
+        ("en", "1 image", "0 images", "12,345 images"),
         ("de", "1 Bild", "0 Bilder", "12.345 Bilder"),
         ("es", "1 imagen", "0 imágenes", "12.345 imágenes"),
         ("fr", "1 image", "0 image", "12\u202f345 images"),
@@ -23,7 +23,7 @@ PICTURES = ("%(number)s picture", "%(number)s pictures")
 )
 def test_plurals_and_numbers_are_those_of_the_language(code: str, one: str, none: str, many: str) -> None:
     spoken = language(code)
-    assert [spoken.ngettext(*PICTURES, number) for number in (1, 0, 12345)] == [one, none, many]
+    assert [spoken.ngettext(*IMAGES, number) for number in (1, 0, 12345)] == [one, none, many]
 
 
 @pytest.mark.parametrize(
