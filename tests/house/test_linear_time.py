@@ -51,7 +51,7 @@ from mkiso_service.webhook.questions.query import Query, print_order
 
 SIZES = (512, 2048, 8192, 32_768)  # nginx lets 36 KB through
 GROWTH = 10  # four times as much: 4 is linear, 16 is quadratic
-NOTHING = 0.02  # seconds below which growth says nothing
+NOTHING = 0.05  # seconds below which growth says nothing
 MOST = 2.0
 
 Shape = tuple[str, str, str]  # what it begins with, what is repeated, what it ends with
