@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from pydicom import Dataset
 
@@ -222,14 +223,14 @@ class CompleteStudies:
 
     def _one_patient(self) -> PatientIdentity:
         identity.one_patient(self.studies, [self.known] if self.known else [], self.rules)
-        claims: dict[Claim, None] = {}
+        made: list[list[Claim]] = []
         for each in self.retrieved.studies:
             for instance in each.instances:
                 identity.same_patient(instance.header, each.study)
-            claims |= dict.fromkeys(identity.claims(instance.header for instance in each.instances))
+            made.append(identity.claims(instance.header for instance in each.instances))
         if self.priors:
-            _alike_in_headers(self.retrieved.studies, self.rules)
-        return identity.agreed(self.studies, list(claims), self.rules)
+            _alike_in_headers(self.retrieved.studies, made, self.rules)
+        return identity.agreed(self.studies, list(dict.fromkeys(chain.from_iterable(made))), self.rules)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -287,16 +288,15 @@ def _same_studies(retrieved: Retrieved) -> None:
             )
 
 
-def _alike_in_headers(studies: Collection[StudyRetrieved], rules: Identity) -> None:
+def _alike_in_headers(studies: Collection[StudyRetrieved], made: Collection[Sequence[Claim]], rules: Identity) -> None:
     """What a rule asks of priors in C-FIND's answers (mkiso.study.priors), of what is stored: a PACS may not tell
-    issuers, nor names in every script. Raises PatientMismatch.
+    issuers, nor names in every script. `made` are the claims of each study. Raises PatientMismatch.
     """
     issued: dict[bool, set[bool]] = {False: set(), True: set()}
     persons: dict[bool, set[Person]] = {False: set(), True: set()}
-    for each in studies:
-        headers = [instance.header for instance in each.instances]
-        issued[each.study.is_prior].add(identity.names_issuer(each.study, identity.claims(headers)))
-        persons[each.study.is_prior] |= persons_of(each.study, headers)
+    for each, claims in zip(studies, made, strict=True):
+        issued[each.study.is_prior].add(identity.names_issuer(each.study, claims))
+        persons[each.study.is_prior] |= persons_of(each.study, (instance.header for instance in each.instances))
     if issued[True] != {any(issued[False])}:
         raise PatientMismatch(
             "The study that was asked for names an issuer of its patient ID and an earlier one doesn't, or the other "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from uuid import uuid4
 
 import sqlalchemy as sa
-from prefect.server.database import provide_database_interface
+from prefect.server.database import PrefectDBInterface, provide_database_interface
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
 from prefect.server.services import db_vacuum
@@ -46,43 +47,48 @@ def counted(database: Path, table: str) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
+@asynccontextmanager
+async def noted() -> AsyncIterator[tuple[PrefectDBInterface, list[str]]]:
+    """Prefect's database, and each statement that it is sent."""
+    db, asked = provide_database_interface(), list[str]()
+    engine = await db.engine()
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    yield db, asked
+    await engine.dispose()
+
+
 def test_what_is_left_of_runs_goes_and_runs_are_not_walked(tmp_path: Path) -> None:
     """Prefect asks for every 200 runs anew: 2,000 transactions after each start with 200,000 runs."""
-    database, asked = tmp_path / "prefect.db", []
+    database = tmp_path / "prefect.db"
     written(database)
 
-    async def scenario() -> None:
-        db = provide_database_interface()
-        engine = await db.engine()
-        sa.event.listen(engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
-        assert await delete_orphans(db, db.Log, AT_ONCE) == GONE
-        assert await delete_orphans(db, db.Artifact, AT_ONCE) == GONE
-        asked.clear()
-        assert await delete_orphans(db, db.Log, AT_ONCE) == 0
-        await engine.dispose()
+    async def scenario() -> list[str]:
+        async with noted() as (db, asked):
+            assert await delete_orphans(db, db.Log, AT_ONCE) == GONE
+            assert await delete_orphans(db, db.Artifact, AT_ONCE) == GONE
+            asked.clear()
+            assert await delete_orphans(db, db.Log, AT_ONCE) == 0
+        return asked
 
     with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{database}")):
-        asyncio.run(scenario())
+        asked = asyncio.run(scenario())
     assert counted(database, "log") == counted(database, "artifact") == (RUNS, 0)
     assert len([statement for statement in asked if "flow_run_id" in statement]) == 1
 
 
 def test_nobody_waits_for_a_look_at_old_runs_that_finds_none(tmp_path: Path) -> None:
     """On SQLite it held the only writer's lock for half a second of each start."""
-    database, asked = tmp_path / "prefect.db", []
+    database = tmp_path / "prefect.db"
     written(database)
 
     async def scenario() -> None:
-        db = provide_database_interface()
-        engine = await db.engine()
-        sa.event.listen(engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
-        named = db.FlowRun.name == "Print"
-        assert await delete_old_runs(db, named, AT_ONCE, AT_ONCE) == []
-        assert "BEGIN IMMEDIATE" not in asked
-        asked.clear()
-        assert len(await delete_old_runs(db, db.FlowRun.name == "Disc", AT_ONCE, AT_ONCE)) == AT_ONCE
-        assert "BEGIN IMMEDIATE" in asked
-        await engine.dispose()
+        async with noted() as (db, asked):
+            named = db.FlowRun.name == "Print"
+            assert await delete_old_runs(db, named, AT_ONCE, AT_ONCE) == []
+            assert "BEGIN IMMEDIATE" not in asked
+            asked.clear()
+            assert len(await delete_old_runs(db, db.FlowRun.name == "Disc", AT_ONCE, AT_ONCE)) == AT_ONCE
+            assert "BEGIN IMMEDIATE" in asked
 
     with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{database}")):
         asyncio.run(scenario())
