@@ -39,3 +39,35 @@ def test_a_dependency_that_is_not_well_is_not_asked_for_each_answer(monkeypatch:
 
 def test_what_is_not_well_is_believed_for_less_time() -> None:
     assert 0 < health.KEPT_SECONDS[False] < health.KEPT_SECONDS[True]
+
+
+def test_what_is_believed_is_told_at_once_while_it_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(health.KEPT_SECONDS, True, 3600.0)
+    monkeypatch.setattr(health, "ANEW", 0.0)
+
+    async def ask() -> list[bool]:
+        answers: asyncio.Queue[bool] = asyncio.Queue()
+
+        async def find() -> Finding:
+            return Finding(await answers.get(), "", 0.0)
+
+        probe = Probe(find)
+        answers.put_nowait(True)
+        told = await found(probe, 3)  # the second of them asks anew, and gets no answer
+        answers.put_nowait(False)
+        while answers.qsize():
+            await asyncio.sleep(0)
+        return told + await found(probe, 1)
+
+    assert asyncio.run(ask()) == [True, True, True, False]
+
+
+def test_what_is_believed_no_longer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for well in (True, False):
+        monkeypatch.setitem(health.KEPT_SECONDS, well, -1.0)
+    answers: Iterator[bool] = iter([True, False, True])
+
+    async def find() -> Finding:
+        return Finding(next(answers), "", 0.0)
+
+    assert asyncio.run(found(Probe(find), 3)) == [True, False, True]
