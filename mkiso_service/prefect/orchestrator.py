@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ LOOKED_AT = 20
 """Runs of a question that are looked at: the newest is it, unless somebody has tagged others by hand."""
 MOST_AT_ONCE = 100
 CALL_SECONDS = 20.0  # within which a busy server is asked again
+TURN_SECONDS = 90.0  # within which those who asked before are done, or Prefect doesn't answer
 POLL_SECONDS = 5.0  # the safety net under the events, which tell of an end after 0.07 s
 RECONNECT_SECONDS = 2.0
 RETRY_AFTER_SECONDS = 30
@@ -125,6 +127,9 @@ class PrefectOrchestrator:
         self._settings = settings
         self._api = api
         self._turn = asyncio.Lock()
+        self._coming = 0
+        self._silent_at = 0.0
+        self._deployment_ids: dict[str, str] = {}
         self._flows: set[UUID] = set()
         self._ends: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
 
@@ -147,43 +152,63 @@ class PrefectOrchestrator:
 
     async def ask(self, question: Question, request_id: str = "") -> Asked:
         # One after another: 0.06 s each. Eight at once on SQLite: 7 to 14 s, since writers that find the database
-        # locked back off for seconds.
-        async with self._prefect(), self._turn:
-            deployment = await self._api.get(f"/deployments/name/{DEPLOYMENTS[question.kind]}")
-            if deployment["work_queue_id"] is None:  # somebody has removed it, and no worker would find the run
-                raise _not_deployed()
-            running = await self._newest(question, deployment["id"], JOINABLE)
-            if running and not await self._has_told(running):
-                return Asked(str(running.id), joined=True)
-            await self._refuse_if_full()
-            last = await self._newest(question, deployment["id"], FINAL)
-            # Each run is created under the question's key and the id of the run before it, so webhooks that race make
-            # one run. The chain is followed to its end, since the newest run by time need not be the last link: an
-            # operator may have retried an older one.
-            before = last
-            while True:
-                asked = {
-                    "parameters": question.parameters,
-                    "name": question.run_name,
-                    "state": {"type": "SCHEDULED"},
-                    "tags": [question.tag],
-                    "labels": {REQUEST_ID_LABEL: request_id},
-                    "idempotency_key": f"{question.key}:{before.id if before else 'first'}",
-                }
-                run = Run.model_validate(
-                    await self._api.post(f"/deployments/{deployment['id']}/create_flow_run", asked)
+        # locked back off for seconds. On a machine that is full each may take seconds, so that nobody waits whose job
+        # couldn't wait either.
+        if self._coming >= self._settings.server.max_queued_jobs:
+            raise self._full()
+        self._coming += 1
+        begun = time.monotonic()
+        try:
+            async with self._prefect(seconds=TURN_SECONDS), self._turn:
+                if self._silent_at > begun:  # whoever asked before had no answer: nobody waits for the same again
+                    raise TimeoutError
+                try:
+                    async with asyncio.timeout(CALL_SECONDS):
+                        return await self._asked(question, request_id)
+                except TimeoutError:
+                    self._silent_at = time.monotonic()
+                    raise
+        finally:
+            self._coming -= 1
+
+    async def _asked(self, question: Question, request_id: str) -> Asked:
+        # What has to be known is asked at once: under load each answer takes its time in the server's queue.
+        name = DEPLOYMENTS[question.kind]
+        expected = self._deployment_ids.get(name) or await self._deployment_id(name)
+        deployment_id, running, last, queued = await asyncio.gather(
+            self._deployment_id(name),
+            self._newest(question, expected, JOINABLE),
+            self._newest(question, expected, FINAL),
+            self._queued(),
+        )
+        if deployment_id != expected:  # it was removed, and a worker has made it anew
+            running = await self._newest(question, deployment_id, JOINABLE)
+            last = await self._newest(question, deployment_id, FINAL)
+        if running and not await self._has_told(running):
+            return Asked(str(running.id), joined=True)
+        if queued >= self._settings.server.max_queued_jobs:
+            raise self._full()
+        # Each run is created under the question's key and the id of the run before it, so webhooks that race make
+        # one run. The chain is followed to its end, since the newest run by time need not be the last link: an
+        # operator may have retried an older one.
+        before = last
+        while True:
+            asked = {
+                "parameters": question.parameters,
+                "name": question.run_name,
+                "state": {"type": "SCHEDULED"},
+                "tags": [question.tag],
+                "labels": {REQUEST_ID_LABEL: request_id},
+                "idempotency_key": f"{question.key}:{before.id if before else 'first'}",
+            }
+            run = Run.model_validate(await self._api.post(f"/deployments/{deployment_id}/create_flow_run", asked))
+            joins = run.state_type in JOINABLE and _answers(run, question) and _is_due(run)
+            if joins and not await self._has_told(run):
+                return Asked(
+                    str(run.id),
+                    ended_before=last.end_time if last and last.state_type == "COMPLETED" else None,
                 )
-                if (
-                    run.state_type in JOINABLE
-                    and _answers(run, question)
-                    and _is_due(run)
-                    and not await self._has_told(run)
-                ):
-                    return Asked(
-                        str(run.id),
-                        ended_before=last.end_time if last and last.state_type == "COMPLETED" else None,
-                    )
-                before = run
+            before = run
 
     async def standing(self, job_id: str) -> Standing:
         async with self._prefect(
@@ -223,10 +248,8 @@ class PrefectOrchestrator:
             await asyncio.wait([end], timeout=min(left, POLL_SECONDS))
 
     async def queued(self) -> int:
-        names = [name.partition("/")[2] for name in DEPLOYMENTS.values()]
         async with self._prefect():
-            waiting = {"flow_runs": _due_in(QUEUED), "deployments": {"name": {"any_": names}}}
-            return int(await self._api.post("/flow_runs/count", waiting))
+            return await self._queued()
 
     async def why_jobs_wait(self) -> str:
         name = self._settings.prefect.work_pool
@@ -278,12 +301,26 @@ class PrefectOrchestrator:
         report = await asyncio.to_thread(find_report, self._settings.storage, str(run.id))
         return bool(report and report.disc_ids)
 
-    async def _refuse_if_full(self) -> None:
+    async def _queued(self) -> int:
+        names = [name.partition("/")[2] for name in DEPLOYMENTS.values()]
+        waiting = {"flow_runs": _due_in(QUEUED), "deployments": {"name": {"any_": names}}}
+        return int(await self._api.post("/flow_runs/count", waiting))
+
+    async def _deployment_id(self, name: str) -> str:
+        """The id of a deployment. Raises OrchestratorUnavailable where no worker would find its runs: somebody has
+        removed its queue.
+        """
+        deployment = await self._api.get(f"/deployments/name/{name}")
+        if deployment["work_queue_id"] is None:
+            raise _not_deployed()
+        self._deployment_ids[name] = str(deployment["id"])
+        return self._deployment_ids[name]
+
+    def _full(self) -> QueueFull:
         limit = self._settings.server.max_queued_jobs
-        if await self.queued() >= limit:
-            raise QueueFull(
-                f"{limit} jobs are waiting already. Try again in a minute.", retry_after_seconds=RETRY_AFTER_SECONDS
-            )
+        return QueueFull(
+            f"{limit} jobs are waiting already. Try again in a minute.", retry_after_seconds=RETRY_AFTER_SECONDS
+        )
 
     async def _listen(self) -> None:
         """Wake whoever waits for a run as soon as Prefect tells of its end; reconnects for as long as the webhook
@@ -301,10 +338,12 @@ class PrefectOrchestrator:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     @asynccontextmanager
-    async def _prefect(self, not_found: Callable[[], Exception] | None = None) -> AsyncIterator[None]:
+    async def _prefect(
+        self, not_found: Callable[[], Exception] | None = None, seconds: float | None = None
+    ) -> AsyncIterator[None]:
         """Every failure of Prefect's API as OrchestratorUnavailable; what isn't there as `not_found`."""
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with asyncio.timeout(seconds or CALL_SECONDS):
                 yield
         except (httpx.HTTPError, TimeoutError, ValueError, LookupError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0

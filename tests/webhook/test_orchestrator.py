@@ -374,6 +374,42 @@ def test_a_full_queue_says_so_and_still_joins(api_url: str) -> None:
     asyncio.run(scenario())
 
 
+def test_many_at_once_are_refused_only_because_the_queue_is_full(api_url: str) -> None:
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            most = await here.queued() + 3
+        async with desk(api_url, max_queued_jobs=most) as first, desk(api_url, max_queued_jobs=most) as other:
+            asked = [desk.ask(question()) for desk in (first, other) for _ in range(most + 5)]
+            told = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(each) for each in told} == {Asked, QueueFull}
+            assert 3 <= sum(isinstance(each, Asked) for each in told) <= 4  # two webhooks may count at the same moment
+            assert await first.queued() >= most
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_behind_a_question_without_an_answer_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        connections = 0
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += b"/deployments/" in await reader.readline()
+            while await reader.read(1000):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, desk(f"http://127.0.0.1:{port}/api") as here:
+            told = await asyncio.gather(*(here.ask(question()) for _ in range(5)), return_exceptions=True)
+            assert {type(each) for each in told} == {OrchestratorUnavailable}
+            assert connections == 1
+
+    monkeypatch.setattr(module, "CALL_SECONDS", 0.5)
+    asyncio.run(scenario())
+
+
 def test_what_prefect_does_not_know(api_url: str) -> None:
     async def scenario() -> None:
         async with desk(api_url) as here:
