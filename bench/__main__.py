@@ -3,7 +3,7 @@ measured.
 
 A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `window`, `sources`, `disc`, `disc-dx`, `formats`,
 `formats-large`, `pictures`, `media`, `start`, `scaling`, `jobs`, `limit`, `small-jobs`, `memory`,
-`history`, `reports`).
+`history`, `reports`, `group`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench.discs import (
     small_rows,
     start_rows,
 )
+from bench.group import group_rows
 from bench.history import history_rows, reports_rows
 from bench.laboratory import Laboratory
 from bench.limit import limit_rows, small_jobs_rows
@@ -54,6 +55,7 @@ GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
     "memory": memory_rows,
     "history": history_rows,
     "reports": reports_rows,
+    "group": group_rows,
 }
 
 

@@ -54,14 +54,15 @@ class Watch:
     def _sample(self) -> None:
         while True:
             last = self._ended.is_set()
-            for pid in _family(self._roots):
+            for pid in family(self._roots):
                 self.peak_mb = max(self.peak_mb, _peak_mb(pid))
             if last:
                 return
             self._ended.wait(SAMPLE_SECONDS)
 
 
-def _family(roots: Sequence[int]) -> list[int]:
+def family(roots: Sequence[int]) -> list[int]:
+    """These processes and all that they have started."""
     found, waiting = [], list(roots)
     while waiting:
         pid = waiting.pop()

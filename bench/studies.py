@@ -65,11 +65,11 @@ class Studies:
             kind, count, size = SIZES[name]
             parts = PARTS.get(name, 1)
             numbers = [f"{name}-{part}" if parts > 1 else name for part in range(parts)]
-            looks = _looks(kind, size) if name.startswith(SEEN) else {}
+            seen = looks(kind, size) if name.startswith(SEEN) else {}
             files = [
                 file
                 for each in numbers
-                for file in make_ct_series(self._folder / name, each, count // parts, size=size, kind=kind, **looks)
+                for file in make_ct_series(self._folder / name, each, count // parts, size=size, kind=kind, **seen)
             ]
             uid = str(dcmread(files[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
             self._made[name] = StudyFiles(name, uid, files)
@@ -82,8 +82,10 @@ class Studies:
             file.unlink()
 
 
-def _looks(kind: str, size: int) -> dict[str, Any]:
-    """A section of a head in its bone, or a chest's soft shadow; with the noise that such images have."""
+def looks(kind: str, size: int) -> dict[str, Any]:
+    """How a study is made to look like a patient's (`make_ct_series`): a section of a head in its bone, or a
+    chest's soft shadow; with the noise that such images have.
+    """
     y, x = np.ogrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     from_centre = np.hypot(x / 0.7, y / 0.85)
     if kind == "ct":
