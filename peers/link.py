@@ -18,15 +18,17 @@ class Link:
     0: nobody is there.
 
     `connections` counts what was connected, `carried` the bytes that came back from the target. `on_carried` hears of
-    each growth of it.
+    each growth of it. Where what is sent to the target holds `hush_at`, it is silent from there on.
     """
 
-    def __init__(self, target: int = 0) -> None:
+    def __init__(self, target: int = 0, hush_at: bytes = b"") -> None:
         self.target = target
+        self.hush_at = hush_at
         self.connections = 0
         self.carried = 0
         self.on_carried: Callable[[Link], None] | None = None
         self._flowing = threading.Event()
+        self.hushed = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -51,6 +53,7 @@ class Link:
     def hush(self) -> None:
         """From now on nothing is passed on, while every connection stays open."""
         self._flowing.clear()
+        self.hushed.set()
 
     def cut(self) -> None:
         """Break every connection with RST, on both sides."""
@@ -88,6 +91,8 @@ class Link:
     def _carry(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                if self.hush_at and self.hush_at in data and not back:
+                    self.hush()
                 self._flowing.wait()
                 sink.sendall(data)
                 if back:

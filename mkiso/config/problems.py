@@ -82,7 +82,8 @@ def _said_of(entry: Any, model: type[BaseModel], place: list[str]) -> str:
     if others := [kind for kind, each in kinds.items() if key in each.model_fields]:
         return f"{where} is a key of {section[0]} of kind {', '.join(others)}, and this one is of another kind"
     keys = [*model.model_fields, *(each for kind in kinds.values() for each in kind.model_fields)]
-    if near := difflib.get_close_matches(key[:64], keys, n=1):
+    near = difflib.get_close_matches(key[:64], keys, n=1) or [each for each in keys if key in each.split("_")][:1]
+    if near:
         return f"{where} is no key of mkiso; did you mean {'.'.join([*section, *near])}?"
     if elsewhere := [name for name, field in Settings.model_fields.items() if key in _keys_of(field.annotation)]:
         return f"{where} is no key of mkiso; there is {' and '.join(f'{name}.{key}' for name in elsewhere)}"

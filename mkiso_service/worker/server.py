@@ -51,6 +51,16 @@ async def _run(settings: Settings, execution: FlowRunExecution) -> None:
         return
     await ensure_deployments(settings)
     await catch_up(settings)
+    try:
+        await _serve(settings, execution, stop)
+    except Exception as error:
+        if not stop.is_set():
+            raise
+        # Prefect's worker leaves its cancel scope the wrong way where it is ended while it connects
+        log.info("The worker was ended while it was starting (%s).", type(error).__name__)
+
+
+async def _serve(settings: Settings, execution: FlowRunExecution, stop: asyncio.Event) -> None:
     async with execution, anyio.create_task_group() as services:
         worker = WarmWorker(
             execution,

@@ -348,6 +348,7 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
     ("text", "words"),
     [
         ("pacs: {hots: x}", "pacs.hots is no key of mkiso; did you mean pacs.host?"),
+        ("prefect: {port: 4201}", "prefect.port is no key of mkiso; did you mean prefect.server_port?"),
         ("receiver: {tls: {enable: true}}", "did you mean receiver.tls.enabled?"),
         ("publishers: {rimage: {aetitle: X}}", "did you mean publishers.rimage.ae_title?"),
         ("pacs: {port: 70000}", "pacs.port"),
