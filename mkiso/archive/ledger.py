@@ -81,9 +81,7 @@ class Ledger:
         storage = settings.storage
         with _alone(storage):
             mark = read_mark(_mark_file(storage))
-            ledger = cls(
-                _engine(settings.archive.ledger_url.get_secret_value(), storage.data_dir / "ledger.sqlite"), settings
-            )
+            ledger = cls(_engine(settings.archive.ledger_url.get_secret_value(), storage.ledger_file), settings)
             try:
                 with ledger.writing() as connection:
                     known = _known(connection)
@@ -157,15 +155,38 @@ def _told(engine: Engine) -> Iterator[None]:
         reason = (str(error.orig).strip().splitlines() or [type(error).__name__])[0].removesuffix(".")
         file = engine.url.database if engine.dialect.name == "sqlite" else ""
         if file and type(error) is DatabaseError:  # SQLITE_CORRUPT, SQLITE_NOTADB
-            raise LedgerDamaged(
-                f"The archive's ledger {file} is damaged ({reason}). It was left as it is. End mkiso, move it away "
-                "together with its -wal and -shm, put the last backup of it there, and start mkiso again. Without a "
-                "backup: `mkiso archive adopt`, then `mkiso archive import` of each volume."
-            ) from error
+            raise _damaged(file, reason) from error
         if isinstance(error, OperationalError | InternalError) or getattr(error.orig, "sqlstate", "") == NOT_ALLOWED:
             named, advice = (f"The archive's ledger {file}", f" {LOOK}") if file else ("The archive's ledger", "")
             raise LedgerUnavailable(f"{named} can't be used ({reason}).{advice}") from error
         raise
+
+
+def _damaged(file: str, reason: str) -> LedgerDamaged:
+    return LedgerDamaged(
+        f"The archive's ledger {file} is damaged ({reason}). It was left as it is. End mkiso, move it away "
+        "together with its -wal and -shm, put the last backup of it there, and start mkiso again. Without a "
+        "backup: `mkiso archive adopt`, then `mkiso archive import` of each volume."
+    )
+
+
+def require_file(storage: Storage) -> bool:
+    """Whether there is a ledger under storage.data_dir; all of it is read. Raises LedgerDamaged, LedgerUnavailable."""
+    file = storage.ledger_file
+    if not os.path.lexists(file):
+        return False
+    try:
+        engine = _engine("", file)
+    except OSError as error:
+        raise LedgerUnavailable(f"The archive's ledger {file} can't be used: {why_refused(error)}. {LOOK}") from error
+    try:
+        with _told(engine), engine.connect() as connection:
+            verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    finally:
+        engine.dispose()
+    if verdict != "ok":
+        raise _damaged(str(file), verdict)
+    return True
 
 
 def require_postgresql(url: str) -> None:

@@ -77,6 +77,11 @@ class Storage(Section):
         return self.data_dir / "volumes"
 
     @property
+    def ledger_file(self) -> Path:
+        """The archive's ledger, where it isn't in PostgreSQL."""
+        return self.data_dir / "ledger.sqlite"
+
+    @property
     def prefect_dir(self) -> Path:
         return self.data_dir / "prefect"
 

@@ -259,6 +259,12 @@ def _ledger(site: Site) -> str:
     return "PostgreSQL answers"
 
 
+def _ledger_file(site: Site) -> str:
+    from mkiso.archive.ledger import require_file  # SQLAlchemy, half a second
+
+    return "its file is sound" if require_file(site.settings.storage) else "begins with the first night"
+
+
 def _audit(site: Site) -> str:
     audit, storage = site.settings.audit, site.settings.storage
     lost = ""
@@ -355,6 +361,10 @@ def _publisher(name: str, site: Site) -> str:
         raise Unwell(f"{error.words.removesuffix('.')}. {advice}{alone}") from None
 
 
+def _has_ledger_file(settings: Settings) -> bool:
+    return settings.archive.enabled and not settings.archive.ledger_url.get_secret_value()
+
+
 def _has_postgresql(settings: Settings) -> bool:
     return settings.archive.enabled and bool(settings.archive.ledger_url.get_secret_value())
 
@@ -371,6 +381,7 @@ CHECKS = (
     Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),
     Check("sign_in", "sign-in provider", _sign_in, configured=lambda settings: bool(settings.sign_in.issuer)),
     Check("archive_ledger", "archive's ledger", _ledger, configured=_has_postgresql),
+    Check("archive_file", "archive's ledger", _ledger_file, inside=True, configured=_has_ledger_file),
     Check("audit", "audit", _audit, configured=lambda settings: settings.audit.enabled),
     Check("prefect", "Prefect", _prefect, of_service=True),
     Check("worker", "worker", _worker, of_service=True),

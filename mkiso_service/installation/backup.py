@@ -19,7 +19,6 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable
 from mkiso.storage.files import seconds_old, sync_file, sync_folder
 
-LEDGER = "ledger.sqlite"
 ABANDONED_SECONDS = 86_400
 
 
@@ -59,7 +58,7 @@ def _fill(folder: Path, files: Iterable[tuple[Path, str]]) -> None:
     for file, name in files:
         copy = folder / name
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy_database(file, copy) if name == LEDGER else _copy(file, copy)
+        _copy_database(file, copy) if file.suffix == ".sqlite" else _copy(file, copy)
     for copy in folder.rglob("*"):
         if copy.is_file():
             sync_file(copy)
@@ -74,9 +73,9 @@ def _files(storage: Storage, archive: Archive, config: Path | None) -> Iterator[
     """Each file and its name in the backup. A ledger in PostgreSQL is its administrator's to dump."""
     if config is not None and config.is_file():
         yield config, "config.yaml"
-    ledger = storage.data_dir / LEDGER
+    ledger = storage.ledger_file
     if not archive.ledger_url.get_secret_value() and os.path.lexists(ledger):
-        yield ledger, LEDGER
+        yield ledger, ledger.name
     for book in storage.orders_dir.glob("*.json"):
         yield book, f"orders/{book.name}"
 

@@ -256,7 +256,21 @@ def test_a_damaged_ledger_is_said_with_what_to_do_and_left_as_it_is(
     assert run(["service", "backup", str(backups)]) == 1
     assert f"{ledger} is damaged" in capsys.readouterr().err
     assert list(backups.iterdir()) == []
+    assert f"{ledger} is damaged" in doctors_words(settings)
     assert ledger.read_bytes() == left and image.exists()
+
+
+def doctors_words(settings: Settings) -> str:
+    with_archive = settings.model_copy(update={"archive": settings.archive.model_copy(update={"enabled": True})})
+    [check] = [check for check in checks_of(with_archive, inside=True) if check.title == "archive's ledger"]
+    return examine(check, Site(with_archive, lambda what: None, 1.0, inside=True)).words  # type: ignore[arg-type]
+
+
+def test_doctor_reads_the_ledgers_file(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"storage": {"data_dir": tmp_path}})
+    assert doctors_words(settings) == "begins with the first night"
+    Ledger.open(settings).close()
+    assert doctors_words(settings) == "its file is sound"
 
 
 @pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.lock", "ledger.sqlite-wal"])
