@@ -94,7 +94,7 @@ def measured(service: Service) -> dict[str, Any]:
     return {
         "processes": processes,
         "disk_kib": sizes,
-        "reports": len(list((service.data_dir / "discs" / "jobs").iterdir())),
+        "reports": len(list((service.data_dir / "discs" / "jobs").rglob("*.*"))),
     }
 
 

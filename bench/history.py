@@ -5,20 +5,22 @@ past, on SQLite and on PostgreSQL.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 from bench.discs import fetch, first_line
 from bench.filling import Database, Postgresql, Sqlite, fill
 from bench.laboratory import Laboratory
 from bench.samples import Row, Sample
 from mkiso.config.storage import Storage
+from mkiso.storage.report_files import ASKED, REPORT, file_of, make_folder
 from peers.postgresql import BIN, running_postgresql
 from peers.process import Child, Process
 from peers.service import Service
@@ -134,14 +136,25 @@ def _keep_reports(laboratory: Laboratory, site: Site, jobs: int) -> None:
     _, made = fetch(site, laboratory.stored("TINY"))
     site.run_ended(made)
     site.end()
-    folder = Storage(data_dir=site.data_dir).reports_dir
-    report, asked = (folder / f"{made}.json").read_text(), json.loads((folder / f"{made}.asked").read_text())
-    now = datetime.now(UTC)
+    storage = Storage(data_dir=site.data_dir)
+    report, asked = (file_of(storage, made, suffix).read_text() for suffix in (REPORT, ASKED))
+    now, said = time.time(), json.loads(asked)
     for number in range(jobs):
-        copy = folder / str(uuid4())
-        moment = (now - timedelta(days=(jobs - number) / RUNS_A_DAY)).isoformat(timespec="milliseconds")
-        copy.with_suffix(".json").write_text(report.replace(made, copy.name))
-        copy.with_suffix(".asked").write_text(json.dumps({**asked, "time": moment}) + "\n")
+        seconds = now - (jobs - number) * 86_400 / RUNS_A_DAY
+        copy, moment = _id_of(seconds), datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+        asked = json.dumps({**said, "time": moment}) + "\n"
+        for suffix, content in ((REPORT, report.replace(made, copy)), (ASKED, asked)):
+            file = file_of(storage, copy, suffix)
+            make_folder(storage, file)
+            file.write_text(content)
+            for path in (file, file.parent):
+                os.utime(path, (seconds, seconds))
+
+
+def _id_of(seconds: float) -> str:
+    """A job's id of then: a UUIDv7, as Prefect gives."""
+    random = int.from_bytes(os.urandom(10)) & ~(0xF << 76) & ~(0x3 << 62)
+    return str(UUID(int=int(seconds * 1000) << 80 | 0x7 << 76 | 0x2 << 62 | random))
 
 
 Opened = Callable[[Site], AbstractContextManager[Database]]

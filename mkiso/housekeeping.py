@@ -23,6 +23,7 @@ from mkiso.receiver.pushed import Ask, Clearing, PushedStudy, inboxes_on_disk, s
 from mkiso.storage.files import alone_in, seconds_old
 from mkiso.storage.job import Job
 from mkiso.storage.report import find_report, write_report
+from mkiso.storage.report_files import DAY_SECONDS, report_folders
 from mkiso.storage.shelf import remove_old
 
 log = logging.getLogger("mkiso.housekeeping")
@@ -61,7 +62,7 @@ def sweep(settings: Settings, standings: Callable[[Collection[str]], Mapping[str
     swept = Swept(
         discs=remove_old(storage, settings.disc.keep_hours),
         job_folders=_remove_jobs(storage, standings) if standings is not None else 0,
-        reports=_remove_older(storage.reports_dir, settings.prefect.keep_runs_days * 24, named="."),
+        reports=_remove_reports(storage, settings.prefect.keep_runs_days * 24),
         order_pages=forget_old(storage.orders_dir, settings.prefect.keep_runs_days, standings)
         if standings is not None
         else 0,
@@ -182,6 +183,23 @@ def sent_may_go(
     if age_hours >= max(remember_days * 24, keep_hours) and is_old:
         return "wholly"
     return "instances" if age_hours >= keep_hours and (not came_since or (is_left and is_old)) else ""
+
+
+def _remove_reports(storage: Storage, hours: float) -> int:
+    """Remove what is older, and the folders of days that are over and empty. Younger days are passed over, unless a
+    clock was ahead that gave them.
+    """
+    removed, now = 0, time.time()
+    moment = now - hours * 3600
+    for folder in report_folders(storage):
+        if folder.begins is None:
+            removed += _remove_older(storage.reports_dir, hours, named=".")
+        elif not moment + DAY_SECONDS < folder.begins <= now + DAY_SECONDS:
+            removed += _remove_older(Path(folder.path), hours)
+            if folder.begins + DAY_SECONDS < moment:
+                with suppress(OSError):  # something is left there
+                    Path(folder.path).rmdir()
+    return removed
 
 
 def _remove_older(folder: Path, hours: float, *, named: str = "") -> int:

@@ -5,20 +5,21 @@ the moment that it is asked for.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
-from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
 from mkiso.config.storage import Storage
+from mkiso.errors import JobNotFound
 from mkiso.storage.files import Unreadable, read_whole
+from mkiso.storage.report_files import ASKED, file_of, make_folder
 from mkiso.study.selection import EVERYTHING, Selection
 
 By = Literal["page", "link", "program", "inbox"]
-SUFFIX = ".asked"
 MAX_BYTES = 256 * 1024
 """Of one job's file: a program that asks for the same disc all day; the audit goes on naming who asked."""
 
@@ -74,10 +75,14 @@ def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:
     """Add one who asked, unless MAX_BYTES are full. One write, so that lines of several webhooks don't mix
     (O_APPEND).
     """
-    storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = storage.reports_dir / f"{UUID(job_id)}{SUFFIX}"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    file = file_of(storage, job_id, ASKED)
+    while True:
+        make_folder(storage, file)
+        with suppress(FileNotFoundError):  # housekeeping has just removed the empty folder
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            break
     try:
+        os.utime(file.parent)  # a longer file alone doesn't date its folder, and who looks may pass over an old one
         if os.fstat(descriptor).st_size < MAX_BYTES:
             os.write(descriptor, _ASKING.dump_json(asked) + b"\n")
     finally:
@@ -87,8 +92,8 @@ def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:
 def askings_of(storage: Storage, job_id: str) -> tuple[Asking, ...]:
     """Everybody who asked for a job, the first first; empty where `job_id` is no UUID."""
     try:
-        return read_askings(storage.reports_dir / f"{UUID(job_id)}{SUFFIX}")
-    except ValueError:
+        return read_askings(file_of(storage, job_id, ASKED))
+    except JobNotFound:
         return ()
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import re
-from pathlib import Path
-from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from joserfc import jwe
@@ -17,14 +15,14 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from mkiso.config.storage import Storage
-from mkiso.errors import JobNotFound, PasswordGone, WrongClaim
-from mkiso.storage.files import Unreadable, read_whole, write_whole
+from mkiso.errors import PasswordGone, WrongClaim
+from mkiso.storage.files import Unreadable, read_whole
+from mkiso.storage.report_files import SEALED, file_of, write_file
 
 CLAIM_PATTERN = "^[A-Za-z0-9_-]{43}$"
 """Of a claim, and of what is made from it to seal with: 32 bytes in base64url."""
 _CLAIM = re.compile(CLAIM_PATTERN)
 _SEAL = {"alg": "ECDH-ES", "enc": "A256GCM"}  # RFC 7516, RFC 7518 4.6, RFC 8037
-_SUFFIX = ".sealed"
 
 
 def new_claim() -> str:
@@ -45,8 +43,7 @@ def hand_over(storage: Storage, job_id: str, seal: str, password: str) -> None:
     """Leave a password beside a job's report, sealed."""
     key = OKPKey.import_key({"kty": "OKP", "crv": "X25519", "x": seal})
     sealed = jwe.encrypt_compact(_SEAL, password.encode(), key)
-    storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(_path(storage, job_id), sealed, durable=True)
+    write_file(storage, job_id, SEALED, sealed, durable=True)
 
 
 def claimed(storage: Storage, job_id: str, claim: str) -> str:
@@ -56,7 +53,7 @@ def claimed(storage: Storage, job_id: str, claim: str) -> str:
     if not _CLAIM.fullmatch(claim):
         raise _wrong()
     try:
-        sealed = read_whole(_path(storage, job_id))
+        sealed = read_whole(file_of(storage, job_id, SEALED))
     except (FileNotFoundError, Unreadable):
         raise _gone() from None
     try:
@@ -70,16 +67,9 @@ def claimed(storage: Storage, job_id: str, claim: str) -> str:
 def taken(storage: Storage, job_id: str) -> None:
     """From now on nobody is told the password. Raises PasswordGone where somebody was told it meanwhile."""
     try:
-        _path(storage, job_id).unlink()
+        file_of(storage, job_id, SEALED).unlink()
     except FileNotFoundError:
         raise _gone() from None
-
-
-def _path(storage: Storage, job_id: str) -> Path:
-    try:
-        return storage.reports_dir / f"{UUID(job_id)}{_SUFFIX}"
-    except ValueError:
-        raise JobNotFound("A job's id looks like 123e4567-e89b-12d3-a456-426614174000.") from None
 
 
 def _text(key: bytes) -> str:

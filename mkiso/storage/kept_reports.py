@@ -4,67 +4,199 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
 
 from mkiso.config.storage import Storage
-from mkiso.storage.askings import SUFFIX, Asking, read_askings
-from mkiso.storage.files import is_uuid
-from mkiso.storage.report import JobReport, find_report
+from mkiso.storage.askings import Asking, read_askings
+from mkiso.storage.files import Unreadable, is_uuid, read_json, write_whole
+from mkiso.storage.report import JobReport, report_in
+from mkiso.storage.report_files import ASKED, REPORT, ReportFolder, report_folders
 
-T = TypeVar("T")
+
+class Kept(NamedTuple):
+    """Reports of jobs, and who asked, by the id of the job; a job that waits has no report yet."""
+
+    reports: list[JobReport]
+    askings: dict[str, tuple[Asking, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is counted of jobs: by (kind, status, the error's code), and by (kind, stage) how many came to it and the
+    seconds that they spent there.
+    """
+
+    jobs: tuple[tuple[tuple[str, str, str], int], ...] = ()
+    stages: tuple[tuple[tuple[str, str], int, float], ...] = ()
+    received: int = 0
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """The counts of a folder while its time is still this one."""
+
+    changed_ns: int
+    counts: Counts
+
+
+_COUNTED = TypeAdapter(dict[str, _Counted])
 
 
 class KeptReports:
-    """The reports that are kept, for everything in this process that looks at all of them: there may be hundreds of
-    thousands. Safe to use from several threads.
+    """The reports that are kept, for everything in this process that looks at many of them: there may be hundreds of
+    thousands. A look asks no file of a folder that can't have changed. Safe to use from several threads.
     """
 
     def __init__(self, storage: Storage) -> None:
-        self._reports = _Files(storage.reports_dir, ".json", lambda file: find_report(storage, file.stem))
-        self._askings = _Files(
-            storage.reports_dir, SUFFIX, lambda file: read_askings(file) if is_uuid(file.stem) else ()
-        )
-
-    def reports(self) -> list[JobReport]:
-        return [report for report in self._reports.read().values() if report is not None]
-
-    def askings(self) -> dict[str, tuple[Asking, ...]]:
-        """Who asked, by the id of the job."""
-        return {job_id: told for job_id, told in self._askings.read().items() if told}
-
-
-class _Files(Generic[T]):
-    """What stands in the files of one kind, each read again only when it has changed."""
-
-    def __init__(self, folder: Path, suffix: str, read: Callable[[Path], T]) -> None:
-        self._folder = folder
-        self._suffix = suffix
-        self._read = read
-        self._known: dict[str, tuple[tuple[int, int, int], T]] = {}
+        self._storage = storage
+        self._folders: dict[str, _Folder] = {}
+        self._counted: tuple[dict[str, _Counted], Counts] | None = None
         self._lock = threading.Lock()
 
-    def read(self) -> dict[str, T]:
-        """By the files' names without the suffix."""
+    def look(self, since: datetime | None = None) -> Kept:
+        """All that is kept, or at least what was written since a moment."""
+        folders = report_folders(self._storage)
+        reports: list[JobReport] = []
+        askings: dict[str, tuple[Asking, ...]] = {}
+        for folder in folders:
+            if since is None or folder.may_tell_of(since.timestamp()):
+                found = self._read(folder)
+                reports += found.reports
+                askings.update(found.askings)
+        there = {folder.path for folder in folders}
         with self._lock:
-            before, self._known = self._known, {}
-            for entry in self._entries():  # a Path of each would take ten times as long
+            self._folders = {path: known for path, known in self._folders.items() if path in there}
+        return Kept(reports, askings)
+
+    def counts(self) -> Counts:
+        """Of all that is kept. What a folder counted is kept beside the folders, also for other processes."""
+        before, total = self._counted or _summed(_read_counted(self._storage))
+        there, others = {}, []
+        for folder in report_folders(self._storage):
+            name, has_day = folder.path.rpartition("/")[2], folder.begins is not None
+            known = before.get(name) if folder.is_settled and has_day else None
+            if known is None or known.changed_ns != folder.changed_ns:
+                known = _Counted(folder.changed_ns, counts_of(self._read(folder, keep=not has_day).reports))
+            if folder.is_settled and has_day:  # the file of counts changes the folder of those without a day
+                there[name] = known
+            else:
+                others.append(known.counts)
+        if there != before:
+            with suppress(OSError):  # a full disk: it is counted again after the next start
+                write_whole(_counts_file(self._storage), _COUNTED.dump_json(there))
+            before, total = _summed(there)
+        self._counted = before, total
+        return sum_of((total, *others))
+
+    def _read(self, folder: ReportFolder, *, keep: bool = True) -> _Folder:
+        """What a folder holds; `keep`: remember it even if it is an old one."""
+        with self._lock:
+            known = self._folders.get(folder.path) or _Folder()
+            known.read(folder)
+            if keep or not folder.is_settled:
+                self._folders[folder.path] = known
+            return known
+
+
+def _summed(counted: dict[str, _Counted]) -> tuple[dict[str, _Counted], Counts]:
+    return counted, sum_of(each.counts for each in counted.values())
+
+
+def _report_in(file: Path) -> JobReport | None:
+    with suppress(FileNotFoundError):  # removed meanwhile
+        return report_in(file)
+    return None
+
+
+_SUFFIXES: Mapping[str, Callable[[Path], JobReport | tuple[Asking, ...] | None]] = {
+    REPORT[1:]: _report_in,
+    ASKED[1:]: read_askings,
+}
+
+
+class _Folder:
+    """What stands in the files of one folder, each read again only when it has changed."""
+
+    def __init__(self) -> None:
+        self.reports: list[JobReport] = []
+        self.askings: dict[str, tuple[Asking, ...]] = {}
+        self._known: dict[str, tuple[tuple[int, int, int], JobReport | tuple[Asking, ...] | None]] = {}
+        self._settled_ns = -1
+
+    def read(self, folder: ReportFolder) -> None:
+        if self._settled_ns == folder.changed_ns:
+            return
+        before, known = self._known, {}
+        reports, askings = [], {}
+        with suppress(FileNotFoundError), os.scandir(folder.path) as entries:
+            for entry in entries:  # a Path of each would take ten times as long
+                job_id, _, suffix = entry.name.partition(".")
+                if suffix not in _SUFFIXES or not is_uuid(job_id):
+                    continue
                 try:
                     status = entry.stat()
                 except OSError:  # removed meanwhile
                     continue
                 # Of two writings within one tick of the kernel's clock the second is another file, or longer.
                 changed = status.st_mtime_ns, status.st_ino, status.st_size
-                known = before.get(entry.name)
-                if known is None or known[0] != changed:
-                    known = changed, self._read(Path(entry.path))
-                self._known[entry.name] = known
-            return {name.removesuffix(self._suffix): read for name, (_, read) in self._known.items()}
+                told = before.get(entry.name)
+                if told is None or told[0] != changed:
+                    told = changed, _SUFFIXES[suffix](Path(entry.path))
+                known[entry.name] = told
+                if isinstance(told[1], JobReport):
+                    reports.append(told[1])
+                elif told[1]:
+                    askings[job_id] = told[1]
+        self._known, self.reports, self.askings = known, reports, askings
+        self._settled_ns = folder.changed_ns if folder.is_settled else -1
 
-    def _entries(self) -> Iterator[os.DirEntry[str]]:
-        try:
-            with os.scandir(self._folder) as entries:
-                yield from (entry for entry in entries if entry.name.endswith(self._suffix))
-        except FileNotFoundError:  # nobody has asked yet
-            return
+
+def counts_of(reports: Iterable[JobReport]) -> Counts:
+    """What these jobs count."""
+    return sum_of(
+        Counts(
+            (((report.kind, report.status, str(report.error.get("code", ""))), 1),),
+            tuple(((report.kind, stage), 1, seconds) for stage, seconds in report.seconds.items()),
+            report.received,
+            report.received_bytes,
+        )
+        for report in reports
+    )
+
+
+def sum_of(counts: Iterable[Counts]) -> Counts:
+    """All of them together."""
+    jobs: Counter[tuple[str, str, str]] = Counter()
+    came: Counter[tuple[str, str]] = Counter()
+    seconds: dict[tuple[str, str], float] = {}
+    received = received_bytes = 0
+    for each in counts:
+        for outcome, number in each.jobs:
+            jobs[outcome] += number
+        for stage, number, took in each.stages:
+            came[stage] += number
+            seconds[stage] = seconds.get(stage, 0.0) + took
+        received += each.received
+        received_bytes += each.received_bytes
+    stages = tuple((stage, number, seconds[stage]) for stage, number in sorted(came.items()))
+    return Counts(tuple(sorted(jobs.items())), stages, received, received_bytes)
+
+
+def _counts_file(storage: Storage) -> Path:
+    return storage.reports_dir / "counts.json"
+
+
+def _read_counted(storage: Storage) -> dict[str, _Counted]:
+    try:
+        return read_json(_counts_file(storage), _COUNTED)
+    except (FileNotFoundError, Unreadable):
+        return {}

@@ -17,14 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from traceback import extract_tb
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from pydantic import TypeAdapter, WithJsonSchema
 
 from mkiso.config.section import TransferSyntax
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
-from mkiso.storage.files import Unreadable, read_json, write_whole
+from mkiso.storage.files import Unreadable, read_json
+from mkiso.storage.report_files import REPORT, all_files, file_of, write_file
 from mkiso.storage.room import NO_ROOM
 from mkiso.study.question import OfQuestion, what_is_asked
 from mkiso.study.selection import EVERYTHING, Selection
@@ -199,19 +199,26 @@ def write_report(storage: Storage, report: JobReport) -> None:
     """Replace the job's report in one step; what it says of the job's end has reached the disk before anybody hears of
     it.
     """
-    storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     stamped = replace(report, updated=datetime.now(UTC).isoformat(timespec="milliseconds"))
-    write_whole(_path(storage, report.job_id), json.dumps(asdict(stamped)), durable=report.status != "running")
+    write_file(storage, report.job_id, REPORT, json.dumps(asdict(stamped)), durable=report.status != "running")
 
 
 def read_report(storage: Storage, job_id: str) -> JobReport:
     """The job's report. Raises JobNotFound where there is none (yet, or any more), it is damaged, or `job_id` is no
     UUID.
     """
+    with suppress(FileNotFoundError):
+        if (report := report_in(file_of(storage, job_id, REPORT))) is not None:
+            return report
+    raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.")
+
+
+def report_in(file: Path) -> JobReport | None:
+    """The report in a file, None where it is damaged. Raises FileNotFoundError."""
     try:
-        return read_json(_path(storage, job_id), _REPORT)
-    except (FileNotFoundError, Unreadable):
-        raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
+        return read_json(file, _REPORT)
+    except Unreadable:
+        return None
 
 
 def find_report(storage: Storage, job_id: str) -> JobReport | None:
@@ -228,15 +235,8 @@ def sets_told(storage: Storage, question: OfQuestion) -> dict[str, str]:
     Nobody can have a disc of a set that no job has told of. What was sent to an inbox answers nobody's question.
     """
     asked, told = what_is_asked(question), {}
-    for file in storage.reports_dir.glob("*.json"):
+    for file in all_files(storage, REPORT):
         report = find_report(storage, file.stem)  # none where it was removed meanwhile, or is none of ours
         if report and report.disc_ids and not report.inbox and what_is_asked(report) == asked:
             told[report.disc_ids[0]] = report.job_id
     return told
-
-
-def _path(storage: Storage, job_id: str) -> Path:
-    try:
-        return storage.reports_dir / f"{UUID(job_id)}.json"
-    except ValueError:
-        raise JobNotFound("A job's id looks like 123e4567-e89b-12d3-a456-426614174000.") from None

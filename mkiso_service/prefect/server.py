@@ -1,4 +1,4 @@
-"""The Prefect server of mkiso: Prefect's own, but for six things.
+"""The Prefect server of mkiso: Prefect's own, but for seven things.
 
 It answers nobody without the password, and no page of another site (mkiso_service/prefect/gate.py). Of Prefect's two
 UIs it serves the one that asks nobody outside.
@@ -7,7 +7,8 @@ On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, 
 ("database is locked", no waiting for busy_timeout), the API answers 503 and its client comes back two seconds later: a
 clerk in ten waits for that. Begun IMMEDIATE, the second waits its few milliseconds (docs/decisions/prefect.md has the
 measurement). Events of every step's states, of artifacts and heartbeats are passed on to who listens and not written
-down: they were three quarters of what a job left in the database. And its log looks like all others of mkiso
+down: they were three quarters of what a job left in the database. A run's id says when it was made, by which its report
+is found (docs/decisions/reports-by-day.md). And its log looks like all others of mkiso
 (mkiso_service/prefect/logging.yaml).
 
 Run as `mkiso prefect`, with the environment of mkiso_service/prefect/environment.py.
@@ -17,21 +18,24 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 from uuid import UUID
 
 import prefect
 import sqlalchemy as sa
 import uvicorn
+from prefect.server import schemas
 from prefect.server.api.server import create_app
 from prefect.server.database import PrefectDBInterface, dependencies, orm_models
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
+from prefect.server.models import flow_runs
 from prefect.server.services import db_vacuum
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
@@ -54,6 +58,7 @@ PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.hea
 keep.
 """
 
+_create_run: Callable[..., Awaitable[orm_models.FlowRun]] = flow_runs.create_flow_run
 _delete_batch = db_vacuum._delete_flow_run_batch
 NO_FOLDER = Path("/nonexistent")
 """Of Prefect's second UI, which asks an analytics host on the internet."""
@@ -91,6 +96,19 @@ async def write_lasting_events(session: AsyncSession, events: Sequence[ReceivedE
     await write_events(
         session=session, events=[event for event in events if not event.event.startswith(PASSING_EVENTS)]
     )
+
+
+async def create_run(
+    session: AsyncSession, flow_run: schemas.core.FlowRun, orchestration_parameters: dict[str, Any] | None = None
+) -> orm_models.FlowRun:
+    """As Prefect's own, with the id that Prefect's schema has for it, a UUIDv7. Since nobody has set that one, Prefect
+    would leave it out and let the database make one by chance.
+    """
+    flow_run.id = flow_run.id  # it counts as set from now on
+    made: orm_models.FlowRun = await _create_run(
+        session=session, flow_run=flow_run, orchestration_parameters=orchestration_parameters
+    )
+    return made
 
 
 def _looking(db: PrefectDBInterface) -> AbstractAsyncContextManager[AsyncSession]:
@@ -163,6 +181,7 @@ def _serve(settings: Settings) -> None:
     listener = _bound()
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
+    flow_runs.create_flow_run = create_run
     db_vacuum._delete_orphaned_by_flow_run = delete_orphans
     db_vacuum._delete_flow_run_batch = delete_old_runs
     prefect.__ui_v2_static_path__ = NO_FOLDER  # what isn't there isn't served, and no button leads to it

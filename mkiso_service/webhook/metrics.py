@@ -5,18 +5,15 @@ accession number, no patient.
 from __future__ import annotations
 
 import shutil
-from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mkiso.config.storage import Storage
-from mkiso.storage.kept_reports import KeptReports
-from mkiso.storage.report import JobReport
+from mkiso.storage.kept_reports import Counts, KeptReports
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset(("GET", "HEAD", "POST"))
@@ -48,7 +45,7 @@ class Metrics:
         asked.
         """
         now = CollectorRegistry()
-        now.register(_Store(storage, queued, self._kept.reports()))
+        now.register(_Store(storage, queued, self._kept.counts()))
         return generate_latest(self.registry) + generate_latest(now)
 
 
@@ -56,37 +53,24 @@ class Metrics:
 class _Store(Collector):
     storage: Storage
     queued: int | None
-    kept: list[JobReport]
+    counts: Counts
 
     def collect(self) -> Iterator[Metric]:
-        outcomes = Tally((report.kind, report.status, str(report.error.get("code", ""))) for report in self.kept)
-        yield _labelled(
-            "mkiso_jobs", "Jobs whose reports are kept, by outcome", ["kind", "status", "code"], outcomes.items()
-        )
-        steps = list(
-            chain.from_iterable(
-                ((report.kind, stage, seconds) for stage, seconds in report.seconds.items()) for report in self.kept
-            )
-        )
-        took: Tally[tuple[str, str]] = Tally()
-        for kind, stage, seconds in steps:
-            took[kind, stage] += seconds  # type: ignore[assignment]
-        yield _labelled(
-            "mkiso_stage_seconds", "Seconds that these jobs spent in each stage", ["kind", "stage"], took.items()
-        )
-        began = Tally((kind, stage) for kind, stage, _ in steps)
-        yield _labelled(
-            "mkiso_stage_jobs", "How many of these jobs came to each stage", ["kind", "stage"], began.items()
-        )
+        outcomes = self.counts.jobs
+        yield _labelled("mkiso_jobs", "Jobs whose reports are kept, by outcome", ["kind", "status", "code"], outcomes)
+        took = [(stage, seconds) for stage, _, seconds in self.counts.stages]
+        yield _labelled("mkiso_stage_seconds", "Seconds that these jobs spent in each stage", ["kind", "stage"], took)
+        came = [(stage, number) for stage, number, _ in self.counts.stages]
+        yield _labelled("mkiso_stage_jobs", "How many of these jobs came to each stage", ["kind", "stage"], came)
         yield GaugeMetricFamily(
             "mkiso_instances_received",
             "Instances that these jobs received",
-            value=sum(each.received for each in self.kept),
+            value=self.counts.received,
         )
         yield GaugeMetricFamily(
             "mkiso_received_bytes",
             "Bytes that these jobs received",
-            value=sum(each.received_bytes for each in self.kept),
+            value=self.counts.received_bytes,
         )
         sizes = list(_sizes(self.storage))
         yield GaugeMetricFamily("mkiso_discs", "Discs in the store", value=len(sizes))

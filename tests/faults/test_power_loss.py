@@ -25,6 +25,7 @@ import pytest
 
 import mkiso.storage.files
 import mkiso.storage.report
+import mkiso.storage.report_files
 import mkiso.storage.shelf
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
@@ -33,11 +34,17 @@ from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.reread import read_whole
 from mkiso.storage.shelf import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
 
-JOB = new_disc_id()
+JOB = "019aca32-6c00-7000-8000-000000000000"  # UUIDv7: its report lies in the folder of a day
 FORK = multiprocessing.get_context("fork")
 CONTENT = b"\0" * 32768 + b"CD001" + os.urandom(300_000)
 MARKS = marks_of(CONTENT)
-WATCHED = {mkiso.storage.shelf.__file__, mkiso.storage.files.__file__, mkiso.storage.report.__file__, shutil.__file__}
+WATCHED = {
+    mkiso.storage.shelf.__file__,
+    mkiso.storage.files.__file__,
+    mkiso.storage.report.__file__,
+    mkiso.storage.report_files.__file__,
+    shutil.__file__,
+}
 
 
 def at_each_line(work: Callable[[], object], happens: Callable[[int], None]) -> int:

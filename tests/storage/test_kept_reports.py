@@ -28,20 +28,20 @@ def test_what_was_written_within_one_tick_of_the_clock_is_read_again(tmp_path: P
         write_report(storage, JobReport(job_id, "download", ("A1",), status=status))  # type: ignore[arg-type]
         write_asking(storage, job_id, asking("127.0.0.1", "page", "download", ("A1",), ""))
         at_one_time(storage.reports_dir)
-        assert [report.status for report in kept.reports()] == [status]
-        assert len(kept.askings()[job_id]) == number
+        assert [report.status for report in kept.look().reports] == [status]
+        assert len(kept.look().askings[job_id]) == number
 
 
 def test_only_files_of_jobs_count_and_no_folder_is_no_report(tmp_path: Path) -> None:
     storage = Storage(data_dir=tmp_path)
     kept, job_id = KeptReports(storage), str(uuid4())
-    assert (kept.reports(), kept.askings()) == ([], {})
+    assert kept.look() == ([], {})
     asked = asking("127.0.0.1", "page", "download", ("A1",), "")
     write_asking(storage, job_id, asked)
     (storage.reports_dir / "notes.asked").write_bytes((storage.reports_dir / f"{job_id}.asked").read_bytes())
-    assert kept.askings() == {job_id: (asked,)}
+    assert kept.look().askings == {job_id: (asked,)}
     (storage.reports_dir / f"{job_id}.asked").unlink()
-    assert kept.askings() == {}
+    assert kept.look().askings == {}
 
 
 def test_a_look_at_many_reports_makes_no_path_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +50,6 @@ def test_a_look_at_many_reports_makes_no_path_of_each(tmp_path: Path, monkeypatc
     for _ in range(made):
         write_report(storage, JobReport(str(uuid4()), "download", ("A1",), status="done"))
     kept = KeptReports(storage)
-    assert len(kept.reports()) == made
+    assert len(kept.look().reports) == made
     monkeypatch.setattr(module, "Path", None)
-    assert len(kept.reports()) == made
+    assert len(kept.look().reports) == made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from prefect._internal.uuid7 import uuid7
 
 from mkiso.config.disc import Identity
 from mkiso.config.settings import Audit, Settings
 from mkiso.errors import JobStopped, PacsBusy
 from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
 from mkiso.storage.report import JobReport, write_report
+from mkiso.storage.report_files import ASKED, file_of
 from mkiso.storage.shelf import manifests, take_off
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
@@ -107,10 +110,14 @@ def test_a_disc_that_answers_a_question_of_now_is_listed_first(tmp_path: Path) -
 
 
 def _kept(settings: Settings, number: str, days: float, **facts: Any) -> str:
-    job_id = str(uuid4())
+    """A job of then, in the folder of its day, which nobody has changed since."""
+    when = datetime.now(UTC) - timedelta(days=days)
+    job_id = str(uuid7(ms=int(when.timestamp() * 1000)))
     write_report(settings.storage, JobReport(job_id, "download", (number,), status="done", **facts))
-    when = (datetime.now(UTC) - timedelta(days=days)).isoformat()
-    write_asking(settings.storage, job_id, Asking(when, "10.0.0.7", "page", "download", (number,)))
+    write_asking(settings.storage, job_id, Asking(when.isoformat(), "10.0.0.7", "page", "download", (number,)))
+    folder = file_of(settings.storage, job_id, ASKED).parent
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (when.timestamp(),) * 2)
     return job_id
 
 
@@ -150,6 +157,21 @@ def test_a_search_finds_what_is_kept_by_number_patient_id_and_name(tmp_path: Pat
             assert client.get("/api/iso/jobs", params=wrong).status_code == 400
 
 
+def test_what_one_has_just_seen_hides_nothing_of_what_another_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are looked at once for all who ask for the same within half a second."""
+    monkeypatch.setattr(listing, "LOOK_SECONDS", 60.0)
+    settings = settings_in(tmp_path)
+    for days in (0.1, 3, 20):
+        _kept(settings, f"A{days:g}", days, patient_id="HN-1")
+    with served(settings, Desk()) as client:
+        for days, found in ((1, ["A0.1"]), (4, ["A0.1", "A3"]), (30, ["A0.1", "A3", "A20"]), (1, ["A0.1"])):
+            since = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+            assert numbers(listed(client, since=since)) == found
+            assert numbers(listed(client, search="hn-1")) == ["A0.1", "A3", "A20"]
+
+
 def test_no_more_are_listed_than_anybody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "MOST", 2)
     settings = settings_in(tmp_path)
@@ -167,7 +189,7 @@ def test_what_lies_there_damaged_hides_nothing_else(tmp_path: Path) -> None:
     (reports / f"{uuid4()}.json").write_text("{")
     (reports / f"{uuid4()}.asked").write_text('{"time": "half a li')
     (reports / "no id.asked").write_text("{}")
-    [asked] = reports.glob(f"{_kept(settings, 'A2', 0)}.asked")
+    asked = file_of(settings.storage, _kept(settings, "A2", 0), ASKED)
     asked.write_text(asked.read_text() + '{"time"')
     with served(settings, Desk()) as client:
         assert sorted(numbers(listed(client))) == ["A1", "A2"]

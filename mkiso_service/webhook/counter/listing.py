@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from mkiso.errors import JobNotFound
 from mkiso.storage.askings import Asking
-from mkiso.storage.kept_reports import KeptReports
+from mkiso.storage.kept_reports import Kept, KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso.study.text import readable_name
 from mkiso_service.api import Asker, Listed, Listing
@@ -48,7 +48,7 @@ class JobList:
         self._jobs = jobs
         self._trail = trail
         self._reading = asyncio.Lock()
-        self._known: tuple[float, list[JobReport], dict[str, tuple[Asking, ...]]] = (float("-inf"), [], {})
+        self._known: dict[datetime | None, tuple[float, Kept]] = {}
         self._told: dict[str, float] = {}
 
     async def show(self, request: Request) -> Response:
@@ -56,7 +56,7 @@ class JobList:
         query = Query(request.scope["query_string"])
         search, since = query.search(), query.since() or datetime.now(UTC) - timedelta(days=1)
         await self._audit(request, search)
-        reports, askings = await self._read()
+        reports, askings = await self._read(None if search else since)
         wanted = await asyncio.to_thread(_wanted, reports, askings, search, since)  # of hundreds of thousands
         standings = await standings_of([report for report, _ in wanted[:MOST]], self._orchestrator)
         caller = caller_of(request)
@@ -64,12 +64,16 @@ class JobList:
         body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
         return Json(_LISTING.dump_json(body), headers={"cache-control": "no-store"})
 
-    async def _read(self) -> tuple[list[JobReport], Mapping[str, tuple[Asking, ...]]]:
+    async def _read(self, since: datetime | None) -> Kept:
+        """What is known of the files, of all of them or of those since the beginning of an hour."""
+        hour = since and since.replace(minute=0, second=0, microsecond=0)
         async with self._reading:
-            if time.monotonic() - self._known[0] > LOOK_SECONDS:
-                reports, askings = await asyncio.to_thread(lambda: (self._kept.reports(), self._kept.askings()))
-                self._known = (time.monotonic(), reports, askings)
-            return self._known[1], self._known[2]
+            now = time.monotonic()
+            self._known = {asked: each for asked, each in self._known.items() if now - each[0] <= LOOK_SECONDS}
+            if hour not in self._known:
+                kept = await asyncio.to_thread(self._kept.look, hour)
+                self._known[hour] = (time.monotonic(), kept)
+            return self._known[hour][1]
 
     async def _listed(
         self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None], caller: Caller

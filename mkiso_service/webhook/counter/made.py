@@ -51,7 +51,7 @@ class MadeReport:
             raise InvalidRequest(f"format is {' or '.join(FORMATS)}.")
         since, until = query.since(), query.until()
         await self._trail.listed(request, "who made what")
-        reports, askings = await asyncio.to_thread(lambda: (self._kept.reports(), self._kept.askings()))
+        reports, askings = await asyncio.to_thread(self._kept.look, since)
         begin, end = (moment.timestamp() if moment else None for moment in (since, until))
         asked = [
             each
