@@ -82,14 +82,17 @@ class KeptReports:
         before, total = self._counted or _summed(_read_counted(self._storage))
         there, others = {}, []
         for folder in report_folders(self._storage):
-            name, has_day = folder.path.rpartition("/")[2], folder.begins is not None
-            known = before.get(name) if folder.is_settled and has_day else None
-            if known is None or known.changed_ns != folder.changed_ns:
-                known = _Counted(folder.changed_ns, counts_of(self._read(folder, keep=not has_day).reports))
-            if folder.is_settled and has_day:  # the file of counts changes the folder of those without a day
+            name = folder.path.rpartition("/")[2]
+            known = before.get(name) if folder.is_settled else None
+            if known and known.changed_ns == folder.changed_ns:
                 there[name] = known
-            else:
-                others.append(known.counts)
+                continue
+            read = self._read(folder, keep=folder.begins is None)
+            counts = counts_of(read.reports)
+            if folder.begins is not None and read.is_settled(folder):
+                there[name] = _Counted(folder.changed_ns, counts)
+            else:  # the file of counts changes the folder of those without a day
+                others.append(counts)
         if there != before:
             with suppress(OSError):  # a full disk: it is counted again after the next start
                 write_whole(_counts_file(self._storage), _COUNTED.dump_json(there))
@@ -132,11 +135,15 @@ class _Folder:
         self._known: dict[str, tuple[tuple[int, int, int], JobReport | tuple[Asking, ...] | None]] = {}
         self._settled_ns = -1
 
+    def is_settled(self, folder: ReportFolder) -> bool:
+        """Whether all that it holds was read and stays as it is until its time changes."""
+        return self._settled_ns == folder.changed_ns
+
     def read(self, folder: ReportFolder) -> None:
-        if self._settled_ns == folder.changed_ns:
+        if self.is_settled(folder):
             return
         before, known = self._known, {}
-        reports, askings = [], {}
+        reports, askings, are_all_read = [], {}, True
         with suppress(FileNotFoundError), os.scandir(folder.path) as entries:
             for entry in entries:  # a Path of each would take ten times as long
                 job_id, _, suffix = entry.name.partition(".")
@@ -151,13 +158,16 @@ class _Folder:
                 told = before.get(entry.name)
                 if told is None or told[0] != changed:
                     told = changed, _SUFFIXES[suffix](Path(entry.path))
+                if not told[1]:  # damaged, or it can't be read for the moment
+                    are_all_read = False
+                    continue
                 known[entry.name] = told
                 if isinstance(told[1], JobReport):
                     reports.append(told[1])
-                elif told[1]:
+                else:
                     askings[job_id] = told[1]
         self._known, self.reports, self.askings = known, reports, askings
-        self._settled_ns = folder.changed_ns if folder.is_settled else -1
+        self._settled_ns = folder.changed_ns if folder.is_settled and are_all_read else -1
 
 
 def counts_of(reports: Iterable[JobReport]) -> Counts:

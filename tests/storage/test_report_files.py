@@ -199,10 +199,19 @@ def test_counts_that_are_damaged_are_counted_again(storage: Storage, content: by
 
 def test_a_report_of_an_old_folder_that_can_t_be_read_isn_t_counted(storage: Storage) -> None:
     damaged, whole = job_of(storage, 9), job_of(storage, 9)
-    file_of(storage, damaged, REPORT).write_bytes(b"{")
-    left_alone(storage, damaged, time.time() - 9 * DAY)
-    assert KeptReports(storage).counts().received == 4
-    assert (find_report(storage, damaged), ids(KeptReports(storage).look())) == (None, {whole})
+    report = file_of(storage, damaged, REPORT)
+    content = report.read_bytes()
+    moment = time.time() - 9 * DAY
+    report.unlink()
+    report.mkdir()  # as what can't be read for the moment
+    left_alone(storage, damaged, moment)
+    kept = KeptReports(storage)
+    assert (kept.counts().received, ids(kept.look()), find_report(storage, damaged)) == (4, {whole}, None)
+    report.rmdir()
+    report.write_bytes(content)
+    left_alone(storage, damaged, moment)
+    for each in (kept, KeptReports(storage)):
+        assert (each.counts().received, ids(each.look())) == (8, {whole, damaged}), "what wasn't read is asked again"
 
 
 def test_sets_are_told_of_wherever_their_reports_lie(storage: Storage) -> None:
