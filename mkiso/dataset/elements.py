@@ -20,7 +20,8 @@ Encoded = bytes | mmap
 UNDEFINED_LENGTH = 0xFFFFFFFF
 ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-"""The VRs whose length has 16 bits; all others have 32 (PS3.5 7.1.2)."""
+"""The VRs whose length has 16 bits; those of LONG_VRS have 32 (PS3.5 7.1.2)."""
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 MAX_DEPTH = 64  # nested sequences of undefined length; structured reports in practice stay below 20
 MAX_ELEMENTS = 2_000_000  # walked one by one: about 2 s; an enhanced object of 10,000 frames has some 500,000
@@ -254,10 +255,10 @@ def _keys(encoding: Encoding, wanted: frozenset[int]) -> dict[int, int]:
 
 
 def require_vr(vr: bytes, offset: int) -> None:
-    """Of two capital letters (PS3.5 6.2), known or not. Whatever else stands there is 16-bit length to some readers,
-    which then see other elements, such as another patient's.
+    """Whether it is one of PS3.5 6.2. After whatever else stands there some readers take 16 bits for the length and
+    others 32, and then see other elements, such as another patient's.
     """
-    if not (vr.isalpha() and vr.isupper()):
+    if vr not in LONG_VRS:
         raise DamagedInstance(f"The data set has no value representation at byte {offset + 4}.")
 
 

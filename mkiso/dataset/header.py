@@ -20,7 +20,7 @@ from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
-from pydicom.valuerep import STR_VR, VR
+from pydicom.valuerep import STR_VR
 
 from mkiso.dataset.elements import (
     EXPLICIT_BIG,
@@ -110,7 +110,6 @@ _ITEM = (
 
 _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")
 
-_VRS = frozenset(vr.encode() for vr in VR if len(vr) == 2)
 _TEXTS = {tag: dictionary_VR(tag) for tag in {**_HEADER, **_ITEM} if dictionary_VR(tag) in STR_VR}
 
 _HEADER_TAGS, _ITEM_TAGS, _IDENTITY_TAGS = frozenset(_HEADER), frozenset(_ITEM), frozenset(_IDENTITY)
@@ -322,9 +321,9 @@ def encodings_of(character_set: bytes) -> list[str]:
 
 def _vr(tag: BaseTag, element: Element) -> str | None:
     """The VR to decode an attribute by: of a text the dictionary's, whatever it was sent with, as `read_identity` takes
-    it too; None where there is no such VR, so that pydicom looks it up.
+    it too; None where it was sent without, so that pydicom looks it up.
     """
-    return _TEXTS.get(tag) or (element.vr.decode("ascii") if element.vr in _VRS else None)
+    return _TEXTS.get(tag) or (element.vr.decode("ascii") if element.vr else None)
 
 
 def _text(data: Encoded, element: Element | None) -> str:

@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from pynetdicom.dsutils import encode
 
-from mkiso.dataset.elements import EXPLICIT_LITTLE, MAX_DEPTH, UNDEFINED_LENGTH, Element, elements_up_to
+from mkiso.dataset.elements import (
+    EXPLICIT_LITTLE,
+    LONG_VRS,
+    MAX_DEPTH,
+    SHORT_VRS,
+    UNDEFINED_LENGTH,
+    Element,
+    elements_up_to,
+)
 from mkiso.dataset.header import (
     MAX_BEGINNING_BYTES,
     MAX_INFLATED_BYTES,
@@ -288,9 +297,9 @@ def test_hostile_data_sets_are_damage(tmp_path: Path, encoded: bytes) -> None:
         read_header(part_10(tmp_path, encoded))
 
 
-@pytest.mark.parametrize("vr", [b"LO", b"SH", b"IS", b"UN", b"OB", b"FD", b"ZZ"])
+@pytest.mark.parametrize("vr", [b"LO", b"SH", b"IS", b"UN", b"OB", b"FD"])
 def test_a_text_is_the_same_text_whichever_vr_it_was_sent_with(tmp_path: Path, vr: bytes) -> None:
-    sent = element(0x00100020, vr, b"P1") if vr != b"ZZ" else struct.pack("<HH2s2xI", 0x0010, 0x0020, vr, 2) + b"P1"
+    sent = element(0x00100020, vr, b"P1")
     file = part_10(tmp_path, data_set("1.2.3.1", "1.2.3").replace(element(0x00100020, b"LO", b"P1"), sent))
     assert read_header(file).PatientID == "P1"
     offset = len(file_head(CT, "1.2.3.1", ExplicitVRLittleEndian))
@@ -315,9 +324,22 @@ def test_a_vr_whose_length_readers_take_in_two_ways_hides_no_other_patient(tmp_p
         read_header(part_10(tmp_path, opened + hiding + closed + data_set("1.2.3.1", "1.2.3")))
 
 
-def test_a_number_of_an_unknown_vr_is_read_as_the_dictionary_says(tmp_path: Path) -> None:
-    rows = struct.pack("<HH2s2xI", 0x0028, 0x0010, b"ZZ", 2) + b"\0\1"
-    assert read_header(part_10(tmp_path, rows + data_set("1.2.3.1", "1.2.3"))).Rows == 256
+def test_a_vr_that_there_is_none_of_hides_no_other_patient(tmp_path: Path) -> None:
+    """To dcmtk its length has 32 bits, to pydicom 16: what dcmtk takes for it is Patient ID to pydicom."""
+    length, hidden = 0x00200010, struct.pack("<2sH2s", b"LO", 2, b"P2")
+    others = length - len(hidden) - 12
+    behind = data_set("1.2.3.1", "1.2.3")
+    blob = struct.pack("<HH2s2xI", 0x0011, 0x1001, b"OB", others + len(behind)) + bytes(others)
+    hiding = struct.pack("<HH2s2xI", 0x0009, 0x1001, b"ZZ", length) + hidden + blob
+    file = part_10(tmp_path, hiding + behind)
+    assert dcmread(file, stop_before_pixels=True).PatientID == "P2"
+    with pytest.raises(DamagedInstance, match="no value representation"):
+        read_header(file)
+
+
+def test_every_vr_that_there_is_is_known() -> None:
+    assert {vr.decode() for vr in SHORT_VRS | LONG_VRS} == {vr for vr in VR if len(vr) == 2}
+    assert {vr.decode() for vr in LONG_VRS} == EXPLICIT_VR_LENGTH_32
 
 
 def test_a_deep_sequence_of_defined_lengths_is_never_followed(tmp_path: Path) -> None:
