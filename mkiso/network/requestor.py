@@ -29,6 +29,8 @@ from mkiso.network.pdu import AssociationLost, Connection, PeerGone, ProtocolErr
 
 MAX_PDU_BYTES = 65_536
 LEAST_SECONDS = 0.1
+LOOK_SECONDS = 0.05
+"""How long what has come already is taken beyond the time for a message: a peer may send faster than it is read."""
 NO_ANSWER = "didn't answer in time"
 COUNTED_WRONGLY_BYTES = 6  # some peers count a PDU's length without its head (PS3.8 D.1)
 
@@ -151,10 +153,19 @@ class Requestor(Association):
         self.send(self.ids[context], command)
 
     def receive(self, timeout_seconds: float) -> Message | None:
-        """The next message, or None where none is whole within the time; what has come of it is kept."""
+        """The next message, or None where none is whole within the time, however much comes; what has come of it is
+        kept.
+        """
         deadline = monotonic() + timeout_seconds
+
+        def patience_seconds() -> float:
+            left = deadline - monotonic()
+            if left < -LOOK_SECONDS:  # nothing is waited for where PDUs come without a pause
+                raise Stalled(NO_ANSWER)
+            return left
+
         try:
-            message = self.next_message(lambda: deadline - monotonic())
+            message = self.next_message(patience_seconds)
         except Stalled:
             return None
         if message is None:

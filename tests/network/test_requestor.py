@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -143,6 +144,46 @@ def test_every_message_of_a_pdu_is_had() -> None:
         messages = [association.receive(5) for _ in range(4)]
         assert [message and message.command.number(dimse.REMAINING) for message in messages] == [0, 1, 2, 3]
         assert association.receive(0) is None
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [struct.pack(">BxI", 4, 0), struct.pack(">BxIIBB", 4, 16_006, 16_002, 1, 0) + bytes(16_000)],
+    ids=["PDUs without a PDV", "a data set"],
+)
+def test_pdus_that_come_without_a_pause_keep_nobody_waiting(endless: bytes) -> None:
+    """They are there whenever the next is looked for, so that a limit for waiting alone ends nothing."""
+    over = threading.Event()
+
+    class Drain:
+        def write(self, data: memoryview) -> None: ...
+
+    def flood(peer: socket.socket) -> None:
+        stored: dict[int, dimse.Value] = {
+            dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
+            dimse.MESSAGE_ID: 1,
+            dimse.COMMAND_DATA_SET_TYPE: dimse.DATA_SET,
+        }
+        with suppress(OSError):
+            peer.sendall(_pdvs(stored))
+            while not over.is_set():
+                peer.sendall(endless * (262_144 // len(endless)))
+
+    with requestor_to({1: VERIFYING}) as (association, peer):
+        association._sink_for = lambda command, context: Drain()
+        sending = threading.Thread(target=flood, args=(peer,))
+        limit = threading.Timer(LONG, over.set)
+        sending.start()
+        limit.start()
+        try:
+            assert association.receive(0.1) is None
+            assert association.receive(0) is None
+            assert not over.is_set()
+        finally:
+            over.set()
+            limit.cancel()
+            association.abort()
+            sending.join()
 
 
 def test_a_peer_that_asks_for_release_has_its_answer() -> None:
