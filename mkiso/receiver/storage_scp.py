@@ -212,6 +212,7 @@ class Reception:
         self._transfer_syntax = context.transfer_syntax
         self._tally = tally
         self._expectations = spool.expectations
+        self.size = 0
         self._incoming: Incoming | None = None
         self._refusal: Refused | None = None
         self._beginning: list[bytes] = []
@@ -222,6 +223,7 @@ class Reception:
             self._refuse(refusal)
 
     def write(self, data: memoryview) -> None:
+        self.size += len(data)
         self._tally.size += len(data)
         if self._incoming is None and self._begun >= MAX_BEGINNING_BYTES:
             return

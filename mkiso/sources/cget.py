@@ -218,6 +218,11 @@ class CGetRetrieval:
             self.catch_up()
             self._sink.raise_if_stopped()
             now = time.monotonic()
+            if receiving and receiving[0].size > self._spool.max_instance_bytes:
+                raise PacsRefused(
+                    f"{self._source.name} sends an instance that is larger than receiver.max_instance_gib. Look at its "
+                    "log."
+                )
             if message is None:
                 if association.received_bytes > received:  # an image that is under way
                     received, heard = association.received_bytes, now

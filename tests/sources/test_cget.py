@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pynetdicom import AE, evt
 from pynetdicom.dsutils import encode
 
 from mkiso.config.settings import Settings
-from mkiso.errors import PacsSilent, StudyIncomplete
+from mkiso.errors import PacsRefused, PacsSilent, StudyIncomplete
 from mkiso.sources.cget import CGetRetrieval
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
@@ -189,8 +189,9 @@ def answering(listed: Sequence[Dataset], get: Sends, *, counts: bool = True) -> 
         server.shutdown()
 
 
-def found_and_fetched(tmp_path: Path, pacs: dict[str, Any]) -> None:
-    settings = Settings.model_validate({"pacs": pacs, "storage": {"data_dir": str(tmp_path / "data")}})
+def found_and_fetched(tmp_path: Path, pacs: dict[str, Any], **receiver: float) -> None:
+    storage = {"data_dir": str(tmp_path / "data")}
+    settings = Settings.model_validate({"pacs": pacs, "storage": storage, "receiver": receiver})
     fetched(settings, "A1", [])
 
 
@@ -208,20 +209,30 @@ def test_what_the_pacs_sends_and_does_not_list_makes_no_disc(tmp_path: Path, cou
         found_and_fetched(tmp_path, pacs)
 
 
+def _stored(association: Any, instance: Dataset) -> tuple[int, bytes]:
+    """The context in which an instance is sent, and the command of a C-STORE."""
+    sop_class = instance.SOPClassUID
+    [number] = [each.context_id for each in association.accepted_contexts if each.abstract_syntax == sop_class]
+    command = Dataset()
+    command.AffectedSOPClassUID, command.AffectedSOPInstanceUID = sop_class, instance.SOPInstanceUID
+    command.CommandField, command.MessageID, command.Priority, command.CommandDataSetType = 1, 1, 0, 0
+    return number, encode(command, True, True) or b""
+
+
+def _p_data(number: int, control: int, data: bytes) -> bytes:
+    return struct.pack(">BxIIBB", 4, len(data) + 6, len(data) + 2, number, control) + data
+
+
 def test_an_image_that_trickles_in_ends(tmp_path: Path) -> None:
     held = [dcmread(file) for file in make_study(tmp_path / "files", "A1", kinds={"ct": 1})]
     over = threading.Event()
 
     def a_few_bytes_at_a_time(event: evt.Event) -> Iterator[int | tuple[int, Dataset | None]]:
         association: Any = event.assoc
-        stored = held[0].SOPClassUID
-        [number] = [each.context_id for each in association.accepted_contexts if each.abstract_syntax == stored]
-        command = Dataset()
-        command.AffectedSOPClassUID, command.AffectedSOPInstanceUID = stored, held[0].SOPInstanceUID
-        command.CommandField, command.MessageID, command.Priority, command.CommandDataSetType = 1, 1, 0, 0
-        control, data = 3, encode(command, True, True) or b""
+        number, data = _stored(association, held[0])
+        control = 3
         while not over.wait(0.05):
-            association.dul.socket.send(struct.pack(">BxIIBB", 4, len(data) + 6, len(data) + 2, number, control) + data)
+            association.dul.socket.send(_p_data(number, control, data))
             control, data = 0, b"x"
         yield 0
 
@@ -231,6 +242,33 @@ def test_an_image_that_trickles_in_ends(tmp_path: Path) -> None:
         try:
             with pytest.raises(PacsSilent, match="less than"):
                 found_and_fetched(tmp_path, {**pacs, "response_timeout_seconds": 1})
+        finally:
+            over.set()
+            limit.cancel()
+
+
+def test_an_image_that_never_ends_is_ended(tmp_path: Path) -> None:
+    """It comes faster than it is read: there is always more of it to take."""
+    held = [dcmread(file) for file in make_study(tmp_path / "files", "A1", kinds={"ct": 1})]
+    over = threading.Event()
+
+    def without_end(event: evt.Event) -> Iterator[int | tuple[int, Dataset | None]]:
+        association: Any = event.assoc
+        connection = association.dul.socket.socket
+        number, data = _stored(association, held[0])
+        more = _p_data(number, 0, bytes(16_000)) * 16
+        with suppress(OSError):
+            connection.sendall(_p_data(number, 3, data))
+            while not over.is_set():
+                connection.sendall(more)
+        yield 0
+
+    with answering(held, without_end) as pacs:
+        limit = threading.Timer(LONG, over.set)
+        limit.start()
+        try:
+            with pytest.raises(PacsRefused, match="max_instance_gib"):
+                found_and_fetched(tmp_path, pacs, max_instance_gib=0.05)
         finally:
             over.set()
             limit.cancel()
