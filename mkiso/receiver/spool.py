@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
@@ -113,7 +115,7 @@ class Spool:
         with self.expectations.giving(whole.study_instance_uid, uid, whole.sender, whole.series_instance_uid) as jobs:
             if not jobs:
                 raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
-            _link(jobs, whole)
+            _link(jobs, whole, self.folder)
             told = [job for job in jobs if uid not in job.arrived]
             for job in told:
                 job.arrived[uid] = whole.digest
@@ -210,9 +212,32 @@ class Incoming:
             refuse(error)
 
 
-def _link(jobs: list[Expected], whole: Whole) -> None:
+@contextmanager
+def _named(whole: Whole, folder: Path) -> Iterator[None]:
+    """A name of the receiver's own, in `folder`, while several jobs are given a file: what has one name alone is its
+    job's to cut and to be filled anew (mkiso.storage.spare_files), and the next job would have another's image.
+    """
+    status = os.fstat(whole.descriptor)
+    if status.st_nlink:
+        yield
+        return
+    name = folder / str(status.st_ino)
+    _name(whole, str(name))
+    try:
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def _name(whole: Whole, path: str) -> None:
+    # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute, so any
+    # descriptor serves.
+    os.link(f"/proc/self/fd/{whole.descriptor}", path, src_dir_fd=whole.descriptor, follow_symlinks=True)
+
+
+def _link(jobs: list[Expected], whole: Whole, folder: Path) -> None:
     """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under
-    its UID is told so.
+    its UID is told so. `folder` is the receiver's.
     """
     linked: list[str] = []
     sop_instance_uid = whole.sop_instance_uid
@@ -223,16 +248,15 @@ def _link(jobs: list[Expected], whole: Whole) -> None:
     ]
     waiting = [] if conflicting else [job for job in jobs if sop_instance_uid not in job.arrived]
     try:
-        for job in waiting:
-            path = f"{job.folder}/{sop_instance_uid}"
-            try:
-                # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute,
-                # so any descriptor serves.
-                os.link(f"/proc/self/fd/{whole.descriptor}", path, src_dir_fd=whole.descriptor, follow_symlinks=True)
-                linked.append(path)
-            except FileExistsError:  # from an earlier run of the job
-                if sha256_of(Path(path)) != whole.digest.value():
-                    conflicting.append(job)
+        with _named(whole, folder) if len(waiting) > 1 else nullcontext():
+            for job in waiting:
+                path = f"{job.folder}/{sop_instance_uid}"
+                try:
+                    _name(whole, path)
+                    linked.append(path)
+                except FileExistsError:  # from an earlier run of the job
+                    if sha256_of(Path(path)) != whole.digest.value():
+                        conflicting.append(job)
         if not conflicting:
             return
     except OSError as error:

@@ -3,6 +3,7 @@ another's instance."""
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 
 from mkiso.dataset.header import MAX_BEGINNING_BYTES
 from mkiso.receiver.client import Expectation, Refusal
+from mkiso.receiver.expectations import Expected
+from mkiso.receiver.hashing import Hashing
+from mkiso.receiver.spool import Whole, _link
 from mkiso.storage.files import sha256_of
+from mkiso.storage.spare_files import clear_away
 from peers.patience import LONG
-from peers.raw_peer import CT, DEFLATED, RawPeer, associate_rq, command, data_set, element, p_data
+from peers.raw_peer import CT, DEFLATED, EXPLICIT, RawPeer, associate_rq, command, data_set, element, p_data
 from tests.receiver.conftest import Running, Start, eventually
 
 STUDY, OTHER, MR = "1.2.3", "1.2.9", "1.2.840.10008.5.1.4.1.1.4"
@@ -168,6 +173,37 @@ def test_nobody_waits_while_an_earlier_runs_file_is_read(receiver: Running, monk
         assert first.status() == 0x0111
         first.release()
         second.release()
+
+
+def test_what_another_job_is_still_to_get_is_nobodys_to_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first job ends and clears its folder away before the third has its name of the file: cut, and filled anew
+    with whatever comes next, the third would have another patient's image."""
+    jobs = [Expected(STUDY, tmp_path / name, None) for name in ("ended", "run again", "waiting")]
+    for job in jobs:
+        job.folder.mkdir()
+    ended, again, waiting = (job.folder / LISTED for job in jobs)
+    spares, incoming, hashing = tmp_path / "spares", tmp_path / "incoming", Hashing()
+    incoming.mkdir()
+    again.write_bytes(b"image")
+
+    def clear_first(path: Path) -> str:
+        assert path == again and ended.exists() and not waiting.exists()
+        clear_away(ended.parent, spares)
+        return sha256_of(path)
+
+    monkeypatch.setattr("mkiso.receiver.spool.sha256_of", clear_first)
+    descriptor = os.open(incoming, os.O_TMPFILE | os.O_RDWR, 0o600)
+    try:
+        os.write(descriptor, b"image")
+        digest = hashing.begin()
+        digest.add([b"image"])
+        digest.finish()
+        _link(jobs, Whole(CT, LISTED, EXPLICIT, STUDY, 5, digest, descriptor), incoming)
+    finally:
+        os.close(descriptor)
+        hashing.close()
+    assert waiting.read_bytes() == b"image" and waiting.stat().st_nlink == 1
+    assert not ended.parent.exists() and not any(spares.iterdir()) and not any(incoming.iterdir())
 
 
 def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch: pytest.MonkeyPatch) -> None:
