@@ -264,7 +264,7 @@ def require_vr(vr: bytes, offset: int) -> None:
 
 def _check_first(data: Encoded, offset: int, end: int, encoding: Encoding) -> None:
     """Elements of a command or of the file's own group before a data set would pass for the file's (PS3.5 7.1, PS3.10
-    7.1).
+    7.1). And a length that looks like a VR, of 16 KB and more, has some readers take an implicit data set for explicit.
     """
     if offset < end:
         key, _ = encoding.implicit_head.unpack_from(data, offset)
@@ -273,6 +273,9 @@ def _check_first(data: Encoded, offset: int, end: int, encoding: Encoding) -> No
             raise DamagedInstance(
                 f"The data set begins with an element of group {group:04X}, which doesn't belong there."
             )
+        vr = data[offset + 4 : offset + 6]
+        if not encoding.explicit and vr.isalpha() and vr.isupper():
+            raise DamagedInstance("The data set begins as one with value representations does, and is said to be none.")
 
 
 def _end_of_undefined(

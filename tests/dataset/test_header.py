@@ -337,6 +337,24 @@ def test_a_vr_that_there_is_none_of_hides_no_other_patient(tmp_path: Path) -> No
         read_header(file)
 
 
+def test_what_some_readers_take_for_explicit_hides_no_other_patient(tmp_path: Path) -> None:
+    """To pydicom a length that looks like a VR is one, whatever the transfer syntax says."""
+    length = int.from_bytes(b"OB\0\0", "little")
+    told = b"".join(
+        struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+        for tag, value in ((0x00080018, b"1.2.3.1\0"), (0x00100020, b"P1"), (0x0020000D, b"1.2.3\0"))
+    )
+    hidden = bytes(4) + element(0x00100020, b"LO", b"P2")
+    others = length - len(hidden) - 12
+    blob = struct.pack("<HH2s2xI", 0x0021, 0x1001, b"OB", others + len(told)) + bytes(others)
+    file = tmp_path / "image"
+    data = struct.pack("<HHI", 0x0008, 0x0001, length) + hidden + blob + told
+    file.write_bytes(file_head(CT, "1.2.3.1", ImplicitVRLittleEndian) + data)
+    assert dcmread(file).PatientID == "P2"
+    with pytest.raises(DamagedInstance, match="value representations"):
+        read_header(file)
+
+
 def test_every_vr_that_there_is_is_known() -> None:
     assert {vr.decode() for vr in SHORT_VRS | LONG_VRS} == {vr for vr in VR if len(vr) == 2}
     assert {vr.decode() for vr in LONG_VRS} == EXPLICIT_VR_LENGTH_32
