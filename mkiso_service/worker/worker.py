@@ -111,9 +111,14 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Fetch what is due, unless the worker is about to end; polls and events don't fetch at the same time."""
+        """Fetch what is due, unless the worker is about to end or has no place free: an end wakes it then, and Prefect
+        isn't asked by each full machine of a group for each job. Polls and events don't fetch at the same time.
+        """
         async with self._fetching:
-            return [] if self._stopping else await super().get_and_submit_flow_runs()
+            return [] if self._stopping or self._is_full() else await super().get_and_submit_flow_runs()
+
+    def _is_full(self) -> bool:
+        return self.limiter.available_tokens < 1
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         """Leave out those whose last process still runs, whatever state somebody has given them: its end wakes us."""
