@@ -56,7 +56,7 @@ LOOKED_AT = 20
 """Runs of a question that are looked at: the newest is it, unless somebody has tagged others by hand."""
 MOST_AT_ONCE = 100
 CALL_SECONDS = 20.0  # within which a busy server is asked again
-TURN_SECONDS = 90.0  # within which those who asked before are done, or Prefect doesn't answer
+TURN_SECONDS = 60.0  # how long a question waits for those before it
 POLL_SECONDS = 5.0  # the safety net under the events, which tell of an end after 0.07 s
 RECONNECT_SECONDS = 2.0
 RETRY_AFTER_SECONDS = 30
@@ -128,7 +128,7 @@ class PrefectOrchestrator:
         self._api = api
         self._turn = asyncio.Lock()
         self._coming = 0
-        self._silent_at = 0.0
+        self._failed = 0.0, ""
         self._deployment_ids: dict[str, str] = {}
         self._flows: set[UUID] = set()
         self._ends: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
@@ -159,14 +159,15 @@ class PrefectOrchestrator:
         self._coming += 1
         begun = time.monotonic()
         try:
-            async with self._prefect(seconds=TURN_SECONDS), self._turn:
-                if self._silent_at > begun:  # whoever asked before had no answer: nobody waits for the same again
-                    raise TimeoutError
+            async with self._my_turn():
+                failed_at, words = self._failed
+                if failed_at > begun:  # whoever asked before had no answer: nobody waits for the same again
+                    raise OrchestratorUnavailable(words)
                 try:
-                    async with asyncio.timeout(CALL_SECONDS):
+                    async with self._prefect():
                         return await self._asked(question, request_id)
-                except TimeoutError:
-                    self._silent_at = time.monotonic()
+                except OrchestratorUnavailable as error:
+                    self._failed = time.monotonic(), error.words
                     raise
         finally:
             self._coming -= 1
@@ -316,10 +317,24 @@ class PrefectOrchestrator:
         self._deployment_ids[name] = str(deployment["id"])
         return self._deployment_ids[name]
 
+    @asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        """Raises QueueFull where it doesn't come in time: those before it are as many as can be begun."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise self._full() from None
+        try:
+            yield
+        finally:
+            self._turn.release()
+
     def _full(self) -> QueueFull:
         limit = self._settings.server.max_queued_jobs
         return QueueFull(
-            f"{limit} jobs are waiting already. Try again in a minute.", retry_after_seconds=RETRY_AFTER_SECONDS
+            f"{limit} jobs are waiting already, or about to. Try again in a minute.",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
         )
 
     async def _listen(self) -> None:
@@ -338,12 +353,10 @@ class PrefectOrchestrator:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     @asynccontextmanager
-    async def _prefect(
-        self, not_found: Callable[[], Exception] | None = None, seconds: float | None = None
-    ) -> AsyncIterator[None]:
+    async def _prefect(self, not_found: Callable[[], Exception] | None = None) -> AsyncIterator[None]:
         """Every failure of Prefect's API as OrchestratorUnavailable; what isn't there as `not_found`."""
         try:
-            async with asyncio.timeout(seconds or CALL_SECONDS):
+            async with asyncio.timeout(CALL_SECONDS):
                 yield
         except (httpx.HTTPError, TimeoutError, ValueError, LookupError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0

@@ -410,6 +410,16 @@ def test_who_waits_behind_a_question_without_an_answer_waits_for_no_other(monkey
     asyncio.run(scenario())
 
 
+def test_who_has_no_turn_in_time_is_told_that_the_queue_is_full(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with desk(api_url) as here, here._turn:
+            with pytest.raises(QueueFull):
+                await here.ask(question())
+
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.1)
+    asyncio.run(scenario())
+
+
 def test_what_prefect_does_not_know(api_url: str) -> None:
     async def scenario() -> None:
         async with desk(api_url) as here:
