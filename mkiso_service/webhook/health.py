@@ -31,16 +31,16 @@ class Probe:
         self._find = find
         self._asking: asyncio.Task[Finding] | None = None
         self._found: Finding | None = None
-        self._anew_from = self._until = 0.0
+        self._began = self._anew_from = self._until = 0.0
 
     async def finding(self) -> Finding:
-        """No older than KEPT_SECONDS says, and after at most ANSWER_SECONDS."""
+        """No older than KEPT_SECONDS says, and no later than ANSWER_SECONDS after its check has begun."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now > self._anew_from):
-            self._asking = asyncio.create_task(self._ask())
+            self._asking, self._began = asyncio.create_task(self._ask()), now
         if self._found is not None and now <= self._until:
             return self._found
-        await asyncio.wait([self._asking], timeout=ANSWER_SECONDS)
+        await asyncio.wait([self._asking], timeout=max(0.0, self._began + ANSWER_SECONDS - now))
         if self._asking.done():
             return self._asking.result()
         return Finding(False, "gives no answer within two seconds", ANSWER_SECONDS)

@@ -71,3 +71,21 @@ def test_what_is_believed_no_longer_is_waited_for(monkeypatch: pytest.MonkeyPatc
         return Finding(next(answers), "", 0.0)
 
     assert asyncio.run(found(Probe(find), 3)) == [True, False, True]
+
+
+def test_a_check_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "ANSWER_SECONDS", 3600.0)
+
+    async def ask() -> list[bool]:
+        async def find() -> Finding:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        probe = Probe(find)
+        first = asyncio.create_task(probe.finding())
+        await asyncio.sleep(0)
+        first.cancel()
+        probe._began -= 3600.0  # as if it had been waited for so long
+        return await found(probe, 2)
+
+    assert asyncio.run(ask()) == [False, False]
