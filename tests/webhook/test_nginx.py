@@ -369,6 +369,30 @@ def test_the_tls_snippet_is_valid(tmp_path: Path) -> None:
     assert answer.status_code == 200 and "strict-transport-security" in answer.headers
 
 
+def test_nginx_that_cant_read_the_disc_says_so_in_mkisos_words(tmp_path: Path, desk: Desk) -> None:
+    """An alias that leads elsewhere: to somebody with a browser or a script nginx's own page says nothing."""
+    settings = settings_in(tmp_path / "data", accel_redirect="/_discs/")
+    desk.anew(Scripts(settings.storage).done)
+    (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
+    (tmp_path / "elsewhere").mkdir()
+    replacements = {
+        "/etc/mkiso/nginx-key.conf": str(tmp_path / "key.conf"),
+        "/var/lib/mkiso/discs/": f"{tmp_path}/elsewhere/",
+    }
+    with (
+        with_pacs(settings, tmp_path / "pacs", "J1") as settings,
+        served(settings, desk),
+        Nginx(tmp_path, {**replacements, "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}"}) as nginx,
+        httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}", timeout=LONG, trust_env=False) as client,
+    ):
+        answer = client.get("/mkiso.php?accession_number=A1")
+        assert (answer.status_code, answer.headers["content-type"]) == (500, "application/json")
+        told = answer.json()
+        assert told["code"] == "configuration" and "the alias in x-accel.conf" in told["error"]
+        assert told["request_id"] == answer.headers["x-request-id"]
+        assert client.get("/_discs/x/disc.iso").status_code == 404
+
+
 def _bytes_streamed(front: Front) -> float:
     """What the webhook itself has sent of discs, by its own count."""
     line = re.search(r'mkiso_http_response_bytes_total\{route="/api/iso/download"\} (\S+)', front.get("/metrics").text)
