@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -60,6 +61,23 @@ def owed(ledger: Ledger, store: Store | None) -> tuple[Owed, ...]:
                 )
             )
     return (*found, *lost, *_strangers(ledger, store, known))
+
+
+def unseen(ledger: Ledger, store: Store | None) -> str:
+    """In words that nothing can be said of the volumes that were stored; empty where the store is seen, or none was."""
+    if store is not None:
+        return ""
+    directory = ledger.store_directory
+    here = volumes.c.location.startswith(f"{directory}{os.sep}", autoescape=True)
+    stored = select(func.count()).select_from(volumes).where(volumes.c.state == "done")
+    with ledger.reading() as connection:
+        count = connection.scalar(stored.where(volumes.c.store.is_not(None) | here))
+    if not count:
+        return ""
+    return (
+        f"STORE NOT SEEN  {count} volumes were stored, and {directory} (archive.directory) isn't this archive's store. "
+        "Is it mounted? Until it is seen, nobody can say whether they are there."
+    )
 
 
 def undelivered(ledger: Ledger) -> tuple[Owed, ...]:

@@ -108,14 +108,15 @@ def report(nights: int, no_pacs: bool) -> None:
     from mkiso.archive.catalogue import failed_studies
     from mkiso.archive.catalogue import report as report_nights
     from mkiso.archive.ledger import Ledger
-    from mkiso.archive.owed import owed, undelivered
+    from mkiso.archive.owed import owed, undelivered, unseen
     from mkiso.archive.store import Store
     from mkiso.config.file import load
 
     settings = load()
     with Ledger.open(settings) as ledger:
         told, failed = report_nights(ledger, nights), failed_studies(ledger)
-        waiting = (*undelivered(ledger), *owed(ledger, Store.visible(ledger)))
+        store = Store.visible(ledger)
+        waiting = (*filter(None, [unseen(ledger, store)]), *undelivered(ledger), *owed(ledger, store))
         days, beyond = _owed_days(ledger, settings), () if no_pacs else tuple(_outside_of_nights(ledger, settings))
     failures = (_failed_line(study, settings.archive.max_attempts) for study in failed)
     click.echo("\n".join([*map(_night_line, told), *days, *failures, *map(str, waiting)]) or "No night yet.")

@@ -8,12 +8,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 import pytest
+from sqlalchemy import select
 
 from mkiso.archive.catalogue import archived
 from mkiso.archive.days import owe
 from mkiso.archive.ledger import Ledger
+from mkiso.archive.manifest import manifest_of
 from mkiso.archive.nights import Night
-from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
+from mkiso.archive.store import Store, deliver_to_store
+from mkiso.archive.tables import volumes
+from mkiso.archive.volumes import MasteredVolume, StudyOnVolume, volume_of
 from mkiso.config.file import load
 from mkiso.config.settings import Settings
 from mkiso.errors import LedgerDamaged, PermanentError, StudyIncomplete
@@ -150,6 +154,28 @@ def test_what_no_run_can_settle_is_reported_and_settled(image: Path, capsys: pyt
     capsys.readouterr()
     assert run(["archive", "report"]) == 0
     assert label not in capsys.readouterr().out
+
+
+def test_the_report_says_that_the_store_is_away(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = load()
+    directory, away = settings.archive.directory, settings.archive.directory.with_name("unmounted")
+    with Ledger.open(settings) as ledger, Night.begin(ledger, "run", RANGE) as night:
+        assert run(["archive", "report"]) == 0  # the store isn't there before the first volume, and nothing lacks
+        assert "STORE NOT SEEN" not in capsys.readouterr().out
+        store = Store.open(ledger)
+        with ledger.reading() as connection:
+            volume = volume_of(connection.execute(select(volumes)).one(), settings.storage.volumes_dir)
+        deliver_to_store(night, volume, manifest_of(ledger, volume), store)
+    directory.rename(away)
+    for mount_point in (False, True):
+        if mount_point:
+            directory.mkdir()
+        assert run(["archive", "report"]) == 0
+        assert f"STORE NOT SEEN  1 volumes were stored, and {directory}" in capsys.readouterr().out
+    directory.rmdir()
+    away.rename(directory)
+    assert run(["archive", "report"]) == 0
+    assert "STORE NOT SEEN" not in capsys.readouterr().out
 
 
 def test_a_study_that_was_given_up_is_settled_by_a_person(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
