@@ -63,6 +63,12 @@ def _is_host_name(name: str) -> str:
     return name.lower()
 
 
+def _is_location(location: str) -> str:
+    if location and not re.fullmatch(r"(/[A-Za-z0-9_-]+)+/", location):
+        raise ValueError("write nginx's location with a slash on both ends, as /_discs/: letters a to z, digits, - and _")
+    return location
+
+
 def _is_origin(origin: str) -> str:
     if not re.fullmatch(r"none|https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", origin.lower()):
         raise ValueError(
@@ -90,7 +96,7 @@ class Server(Section):
     hosts: tuple[HostName, ...] = ()
     trusted_origins: tuple[Origin, ...] = ()
     trusted_proxies: tuple[Network, ...] = ("127.0.0.1", "::1")
-    accel_redirect: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_/-]*/)?$")] = ""
+    accel_redirect: Annotated[str, AfterValidator(_is_location)] = ""
 
     @field_validator("trusted_origins")
     @classmethod

@@ -416,6 +416,8 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("prefect: {api_auth_string: secret}", "prefect.api_auth_string is a user, a colon and a password"),
         ("prefect: {api_auth_string: 'user:'}", "prefect.api_auth_string is a user, a colon and a password"),
         ("receiver: {allowed_peers: [pacs.local]}", "'pacs.local' is a machine's name: write its address"),
+        ("server: {accel_redirect: /_discs}", "server.accel_redirect: write nginx's location with a slash on both ends"),
+        ("server: {accel_redirect: //}", "server.accel_redirect: write nginx's location with a slash on both ends"),
         ("server: {trusted_origins: [ris.example.org]}", "'ris.example.org' is no origin: https://"),
         ("server: {hosts: ['https://discs.example.org']}", "is no name of a machine: write it without https://"),
         ("publishers: &a {rimage: *a}", "line 1: more levels lie below each other than any key has"),
