@@ -65,7 +65,7 @@ def _is_host_name(name: str) -> str:
 
 def _is_location(location: str) -> str:
     if location and not re.fullmatch(r"(/[A-Za-z0-9_-]+)+/", location):
-        raise ValueError("write nginx's location with a slash on both ends, as /_discs/: letters a to z, digits, - and _")
+        raise ValueError("write nginx's location with a slash on both ends, as /_discs/: letters, digits, - and _")
     return location
 
 
