@@ -114,7 +114,12 @@ def test_the_day_is_the_ids_own_in_utc_whatever_the_zone(storage: Storage, momen
 
 
 @pytest.mark.parametrize(
-    "job_id", [str(uuid4()), "123e4567-e89b-12d3-a456-426614174000", "ffffffff-ffff-7000-8000-000000000000"]
+    "job_id",
+    [
+        "5ae5c80f-2527-4339-868b-040d812e9dc0",
+        "123e4567-e89b-12d3-a456-426614174000",
+        "ffffffff-ffff-7000-8000-000000000000",
+    ],
 )
 def test_what_has_no_day_lies_beside_the_folders(storage: Storage, job_id: str) -> None:
     write_report(storage, report_of(job_id))
