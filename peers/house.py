@@ -68,7 +68,7 @@ class House:
             str(path.relative_to(data_dir))
             for folder in ("discs", "jobs", "incoming", "volumes")
             for path in (data_dir / folder).rglob("*")
-            if folder != "discs" or path.parent.name not in ("jobs", "orders")
+            if folder != "discs" or path.relative_to(data_dir / folder).parts[0] not in ("jobs", "orders")
         }
 
     def refused(self, accession_number: str, status: int, code: str, words: str) -> dict[str, Any]:

@@ -255,8 +255,8 @@ def _keys(encoding: Encoding, wanted: frozenset[int]) -> dict[int, int]:
 
 
 def require_vr(vr: bytes, offset: int) -> None:
-    """Whether it is one of PS3.5 6.2. After whatever else stands there some readers take 16 bits for the length and
-    others 32, and then see other elements, such as another patient's.
+    """Whether a VR that is none of SHORT_VRS is one of PS3.5 6.2. After whatever else stands there some readers take 16
+    bits for the length and others 32, and then see other elements, such as another patient's.
     """
     if vr not in LONG_VRS:
         raise DamagedInstance(f"The data set has no value representation at byte {offset + 4}.")

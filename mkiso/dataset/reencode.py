@@ -128,10 +128,10 @@ def _elements(
                 signed = _is_signed(data, offset, length)
         else:
             vr = bytes(data[begun + 4 : begun + 6])
-            require_vr(vr, begun)
             if vr in SHORT_VRS:
                 (length,) = struct.unpack_from("<H" if encoding.little_endian else ">H", data, begun + 6)
             else:
+                require_vr(vr, begun)
                 (length,) = encoding.length.unpack_from(data, offset)
                 offset += 4
         if length != UNDEFINED_LENGTH and length > end - offset:

@@ -125,7 +125,7 @@ def test_25_no_canary_in_logs_prefect_metrics_jobs_or_temporary_files(house: Hou
     assert any(file.name == "prefect.db" for file in searched)
     assert any(file.name == "prefect.db-wal" for file in searched), "what isn't in the database yet is searched too"
     assert {str(file): found for file in searched if (found := hits(file.read_bytes()))} == {}
-    jobs = [file.stem for file in (data_dir / "discs" / "jobs").glob("*.json")]
+    jobs = [file.stem for file in (data_dir / "discs" / "jobs").rglob("*-*-*-*-*.json")]
     assert jobs
     for path in ("/metrics", "/api/health"):
         assert not hits(service.http.get(path).content)

@@ -47,7 +47,7 @@ def test_a_report_and_a_manifest_that_a_power_cut_has_torn(
     assert client.get("/metrics").status_code == 200
     assert client.get(ONE).status_code == 200, "asked for anew, it is made anew"
     manifest.write_bytes(whole)
-    [report] = settings.storage.reports_dir.glob(f"{job.rpartition('/')[2]}.json")
+    [report] = settings.storage.reports_dir.rglob(f"{job.rpartition('/')[2]}.json")
     report.write_bytes(content)
     metrics = client.get("/metrics")
     assert (metrics.status_code, "mkiso_jobs{" in metrics.text) == (200, True)

@@ -421,5 +421,7 @@ def test_low_disk_refuses_new_work(tmp_path: Path) -> None:
 def test_a_report_is_json_without_a_patients_name(client: httpx.Client, settings: Settings) -> None:
     client.get(ONE)
     assert next(iter(manifests(settings.storage))).filename.startswith("สมชาย")
-    for file in settings.storage.reports_dir.glob("*.json"):
+    reports = [*settings.storage.reports_dir.rglob("*.json")]
+    assert reports
+    for file in reports:
         assert "สมชาย" not in json.dumps(json.loads(file.read_text()), ensure_ascii=False)

@@ -807,4 +807,4 @@ def test_a_clerk_reads_the_password_of_an_encrypted_disc_once(browser: Chromium,
         browser.run("document.querySelector('#jobs .locked:not([hidden]) button:not(.tell)').click()")
         browser.until("document.querySelectorAll('#jobs .locked:not([hidden])').length === 0")
         left = settings.storage.reports_dir
-        until(lambda: not [*left.glob("*.sealed")])
+        until(lambda: not [*left.rglob("*.sealed")])
