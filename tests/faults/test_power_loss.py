@@ -14,12 +14,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -33,6 +30,7 @@ from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.reread import read_whole
 from mkiso.storage.shelf import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
+from peers.lines import at_each_line
 
 JOB = "019aca32-6c00-7000-8000-000000000000"  # UUIDv7: its report lies in the folder of a day
 FORK = multiprocessing.get_context("fork")
@@ -45,27 +43,6 @@ WATCHED = {
     mkiso.storage.report_files.__file__,
     shutil.__file__,
 }
-
-
-def at_each_line(work: Callable[[], object], happens: Callable[[int], None]) -> int:
-    """Do `work`, with `happens(n)` before its n-th line in the modules that write; how many lines there were."""
-    lines = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename not in WATCHED:
-            return None
-        if event == "line":
-            lines += 1
-            happens(lines)
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return lines
 
 
 def manifest_for(content: bytes) -> Manifest:
@@ -118,6 +95,7 @@ def killed_before_line(storage: Storage, image: Path, number: int) -> None:
     at_each_line(
         lambda: shelve(storage, image, manifest_for(CONTENT), MARKS),
         lambda line: os.kill(os.getpid(), signal.SIGKILL) if line == number else None,
+        WATCHED,
     )
 
 
@@ -178,7 +156,7 @@ def test_a_power_cut_before_each_step_leaves_a_whole_disc_or_none(tmp_path: Path
             disc = shelve(storage, image, manifest_for(CONTENT), MARKS)
             write_report(storage, JobReport(JOB, "download", ("A1",), status="done", disc_ids=(disc.disc_id,)))
 
-        lines = at_each_line(shelve_and_tell, cut_the_power)
+        lines = at_each_line(shelve_and_tell, cut_the_power, WATCHED)
         cut_the_power("told")  # whoever called this has heard that it is done
     outcomes = []
     for cut in (*range(1, lines + 1), "told"):

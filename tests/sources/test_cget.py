@@ -223,6 +223,18 @@ def _p_data(number: int, control: int, data: bytes) -> bytes:
     return struct.pack(">BxIIBB", 4, len(data) + 6, len(data) + 2, number, control) + data
 
 
+@contextmanager
+def over_in_time(over: threading.Event) -> Iterator[None]:
+    """A peer that goes on until `over` is told so at the end, and after LONG in any case."""
+    limit = threading.Timer(LONG, over.set)
+    limit.start()
+    try:
+        yield
+    finally:
+        over.set()
+        limit.cancel()
+
+
 def test_an_image_that_trickles_in_ends(tmp_path: Path) -> None:
     held = [dcmread(file) for file in make_study(tmp_path / "files", "A1", kinds={"ct": 1})]
     over = threading.Event()
@@ -236,15 +248,12 @@ def test_an_image_that_trickles_in_ends(tmp_path: Path) -> None:
             control, data = 0, b"x"
         yield 0
 
-    with answering(held, a_few_bytes_at_a_time) as pacs:
-        limit = threading.Timer(LONG, over.set)
-        limit.start()
-        try:
-            with pytest.raises(PacsSilent, match="less than"):
-                found_and_fetched(tmp_path, {**pacs, "response_timeout_seconds": 1})
-        finally:
-            over.set()
-            limit.cancel()
+    with (
+        answering(held, a_few_bytes_at_a_time) as pacs,
+        over_in_time(over),
+        pytest.raises(PacsSilent, match="less than"),
+    ):
+        found_and_fetched(tmp_path, {**pacs, "response_timeout_seconds": 1})
 
 
 def test_an_image_that_never_ends_is_ended(tmp_path: Path) -> None:
@@ -263,12 +272,9 @@ def test_an_image_that_never_ends_is_ended(tmp_path: Path) -> None:
                 connection.sendall(more)
         yield 0
 
-    with answering(held, without_end) as pacs:
-        limit = threading.Timer(LONG, over.set)
-        limit.start()
-        try:
-            with pytest.raises(PacsRefused, match="max_instance_gib"):
-                found_and_fetched(tmp_path, pacs, max_instance_gib=0.05)
-        finally:
-            over.set()
-            limit.cancel()
+    with (
+        answering(held, without_end) as pacs,
+        over_in_time(over),
+        pytest.raises(PacsRefused, match="max_instance_gib"),
+    ):
+        found_and_fetched(tmp_path, pacs, max_instance_gib=0.05)

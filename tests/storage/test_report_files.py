@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +29,7 @@ from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, Status, find_report, read_report, sets_told, write_report
 from mkiso.storage.report_files import ASKED, REPORT, file_of, report_folders
 from mkiso.study.question import Question
+from peers.lines import at_each_line
 
 DAY = 86_400
 FORK = multiprocessing.get_context("fork")
@@ -242,26 +242,7 @@ def test_a_password_waits_in_the_folder_of_its_day_and_is_told_once(storage: Sto
 
 def before_line(number: int, happens: Callable[[], object], work: Callable[[], object]) -> int:
     """Do `work`, with `happens` before its line of this number in the module that writes; how many lines there were."""
-    lines = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename != report_files.__file__:
-            return None
-        if event == "line":
-            lines += 1
-            if lines == number:
-                sys.settrace(None)
-                happens()
-                sys.settrace(trace)
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return lines
+    return at_each_line(work, lambda line: happens() if line == number else None, [report_files.__file__])
 
 
 def test_days_that_are_over_go_and_younger_ones_are_passed_over(
