@@ -9,7 +9,7 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,7 +38,7 @@ def media_rows(laboratory: Laboratory) -> Iterator[Row]:
     """1,000 CT and 10,000 small files."""
     for key, name, case in [("media-ct", "CT1000", "1,000 CT"), ("media-small", "SMALL10000", "10,000 small files")]:
         study = laboratory.studies.get(name)
-        instances = [_instance(file, study) for file in study.files]
+        instances = [_instance(file) for file in study.files]
         ours, reference = Sample(), Sample()
         for _ in range(laboratory.runs):
             with laboratory.scratch("media") as folder:
@@ -53,7 +53,7 @@ def large_rows(laboratory: Laboratory) -> Iterator[Row]:
     what 32 bits count. One run of each.
     """
     study = laboratory.studies.get("BIG5GB")
-    instances = [_instance(file, study) for file in study.files]
+    instances = [_instance(file) for file in study.files]
     for name, form in FORMATS.items():
         password = new_password()
         with laboratory.scratch("large") as folder:
@@ -86,14 +86,14 @@ def tool_disc(study: StudyFiles, folder: Path, sample: Sample) -> None:
     sample.add(watch.seconds, watch.peak_mb)
 
 
-def _instance(file: Path, study: StudyFiles) -> Instance:
+def _instance(file: Path) -> Instance:
     header = read_header(file)
     uid = str(header.SOPInstanceUID)
     arrival = Arrival(
         uid,
         str(header.SOPClassUID),
         "1.2.840.10008.1.2.1",
-        study.study_instance_uid,
+        str(header.StudyInstanceUID),
         file,
         file.stat().st_size,
         sha256_of(file),
@@ -118,14 +118,19 @@ def _in_child(make: Callable[..., None], *arguments: Any) -> tuple[float, float]
 
 def _complete(instances: list[Instance], settings: Settings) -> CompleteStudies:
     """Through the gate, as a job's instances go before they are laid out."""
-    header = instances[0].header
-    expected = Expected("image", len(instances), {"1": frozenset(each.arrival.sop_instance_uid for each in instances)})
-    study = Study(
-        str(header.AccessionNumber), instances[0].arrival.study_instance_uid, str(header.PatientID), expected=expected
-    )
-    retrieved = (StudyRetrieved(study, tuple(instances)),)
-    whole = Retrieved(Found((study.accession_number,), (study,)), retrieved)
+    by_study: dict[str, list[Instance]] = {}
+    for each in instances:
+        by_study.setdefault(each.arrival.study_instance_uid, []).append(each)
+    retrieved = tuple(StudyRetrieved(_study(uid, its), tuple(its)) for uid, its in by_study.items())
+    studies = tuple(each.study for each in retrieved)
+    whole = Retrieved(Found(tuple(study.accession_number for study in studies), studies), retrieved)
     return CompleteStudies(whole, settings.identity)
+
+
+def _study(uid: str, instances: Sequence[Instance]) -> Study:
+    header, uids = instances[0].header, frozenset(each.arrival.sop_instance_uid for each in instances)
+    expected = Expected("image", len(uids), {"1": uids})
+    return Study(str(header.AccessionNumber), uid, str(header.PatientID), expected=expected)
 
 
 def _make(instances: list[Instance], folder: Path, answer: Connection) -> None:
