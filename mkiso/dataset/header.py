@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pydicom import DataElement, Dataset, Sequence
@@ -40,6 +41,7 @@ from mkiso.errors import DamagedInstance
 
 MAX_VALUE_BYTES = 64 * 1024
 """Of one attribute of a header; what we read of real ones is far shorter."""
+MAX_SHARED_BYTES, SHARED_ELEMENTS = 128, 2048
 MAX_SEQUENCE_BYTES = 1024 * 1024  # a longer sequence is left out of the header, unless it says whose the image is
 MAX_SEQUENCE_DEPTH = 3  # Blending Sequence > Referenced Series Sequence > Referenced Image Sequence
 MAX_INFLATED_BYTES = 256 * 1024 * 1024  # a deflated data set; deflate reaches 1:1000, so a bound is needed
@@ -284,9 +286,8 @@ def _dataset(
         if element.vr == b"SQ" or element.delimited or element.length > MAX_VALUE_BYTES:
             raise DamagedInstance(f"The attribute {tag} has no value that it can have.")
         value = data[element.offset : element.offset + element.length]
-        raw[tag] = RawDataElement(
-            tag, _vr(tag, element), element.length, value, 0, not encoding.explicit, encoding.little_endian
-        )
+        made = _raw if len(value) > MAX_SHARED_BYTES else _shared_raw
+        raw[tag] = made(tag, _vr(tag, element), value, encoding.explicit, encoding.little_endian)
     if _SPECIFIC_CHARACTER_SET in raw:
         charset = encodings_of(raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b"")
     for tag, element in sequences.items():
@@ -298,6 +299,14 @@ def _dataset(
     dataset = Dataset(raw)
     dataset.set_original_encoding(not encoding.explicit, encoding.little_endian, charset)
     return dataset
+
+
+def _raw(tag: BaseTag, vr: str | None, value: bytes, explicit: bool, little_endian: bool) -> RawDataElement:
+    return RawDataElement(tag, vr, len(value), value, 0, not explicit, little_endian)
+
+
+_shared_raw = lru_cache(maxsize=SHARED_ELEMENTS)(_raw)
+"""Nobody can change one, and the headers of a series are alike in most: each of these is in memory once."""
 
 
 def _modifies_title(data: Encoded, item: dict[int, Element]) -> bool:

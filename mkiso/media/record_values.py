@@ -63,21 +63,27 @@ def latest(datasets: list[Dataset], key: Key) -> bytes:
 def sequence(header: Dataset, tag: int) -> list[Dataset]:
     """The items of a sequence; none where it is absent or can't be read. A hostile one fails in as many ways as a
     parser has, hence the wide net."""
-    found = header.get_item(BaseTag(tag))
     try:
-        if isinstance(found, RawDataElement):
-            found = convert_raw_data_element(found, ds=header)
-        return list(found.value) if found is not None and isinstance(found.value, Sequence) else []
+        found = _decoded(header, tag)
     except Exception:
         return []
+    return list(found) if isinstance(found, Sequence) else []
 
 
 def _number(key: Key, dataset: Dataset) -> bytes:
     try:
-        found = dataset[BaseTag(key.tag)].value
+        found = _decoded(dataset, key.tag)
     except Exception:  # as many ways as pydicom has to refuse a value
         return b""
     return number(key.vr, found)
+
+
+def _decoded(dataset: Dataset, tag: int) -> object:
+    """A value as pydicom reads it, which the data set doesn't keep: it takes ten times as much memory as the bytes."""
+    found = dataset.get_item(BaseTag(tag))
+    if isinstance(found, RawDataElement):
+        found = convert_raw_data_element(found, ds=dataset)
+    return None if found is None else found.value
 
 
 def _items(key: Key, dataset: Dataset, terms: bytes) -> tuple[tuple[Item, ...], str]:

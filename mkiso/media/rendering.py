@@ -201,6 +201,7 @@ class Renderer:
                 shown = self._result(arrival, presented[arrival.sha256])
                 made = shown if len(shown.result.pictures) >= len(made.result.pictures) else made
             rendered[arrival.sha256] = made
+        self._begun.clear()  # a future takes 1 KB, and this object lives as long as the job
         return Pictures(rendered)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from mkiso.study.models import Instance, Patient, Study
 from mkiso.study.priors import why_left_out
 from mkiso.study.same_person import Person, are_one, persons_of
 from mkiso.study.selection import EVERYTHING, Selection, chosen_of
-from mkiso.study.text import named_in, text
+from mkiso.study.text import named_in, stated, text
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 PATIENT_API, COUNTS_UNKNOWN, NOT_PROVEN = "patient_api", "counts_unknown", "completeness_not_proven"
@@ -28,6 +28,8 @@ PATIENT_API, COUNTS_UNKNOWN, NOT_PROVEN = "patient_api", "counts_unknown", "comp
 SOURCE_DOWN = "source_down"
 """Followed by a colon and the name of the source that couldn't be asked."""
 UNPROVEN = frozenset({COUNTS_UNKNOWN, NOT_PROVEN, SOURCE_DOWN})
+
+_SOP_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x00080018, 0x0020000E
 
 
 def is_unproven(degraded: Collection[str]) -> bool:
@@ -154,7 +156,7 @@ class CompleteStudies:
                 continue
             ordered = sorted(each.instances, key=lambda instance: instance.arrival.sop_instance_uid)
             headers = [instance.header for instance in ordered]
-            of_series = {identity.significant(header.get("SeriesInstanceUID")): header for header in reversed(headers)}
+            of_series = {stated(header, _SERIES_INSTANCE_UID): header for header in reversed(headers)}
             named = named_in(headers)
             found += ([] if named is None else [named]) + list(of_series.values())
         return tuple(found)
@@ -313,7 +315,7 @@ def _chosen_alone(retrieved: StudyRetrieved) -> None:
     """Raise InstanceConflict where an instance is of a series that nobody chose."""
     study, chosen = retrieved.study, set(retrieved.study.chosen)
     for instance in retrieved.instances if chosen else ():
-        if identity.significant(instance.header.get("SeriesInstanceUID")) not in chosen:
+        if stated(instance.header, _SERIES_INSTANCE_UID) not in chosen:
             raise InstanceConflict(
                 f"The PACS sent an image of {study.called} that is of another series than those chosen. Have the PACS "
                 "checked, or ask for the whole study.",
@@ -323,7 +325,7 @@ def _chosen_alone(retrieved: StudyRetrieved) -> None:
 
 def _distinct_uids(study: Study, instances: Sequence[Instance]) -> frozenset[str]:
     for instance in instances:
-        if identity.significant(instance.header.get("SOPInstanceUID")) != instance.arrival.sop_instance_uid:
+        if stated(instance.header, _SOP_INSTANCE_UID) != instance.arrival.sop_instance_uid:
             raise InstanceConflict(
                 f"A file stored for {study.called} holds another instance than its name says. Ask for the disc again.",
                 sop_instance_uid=instance.arrival.sop_instance_uid,

@@ -37,7 +37,7 @@ identity.placeholder_ids has a site's own.
 """
 SHOWN_DIGITS, MOST_SHOWN = 32, 16
 
-_PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
+_PATIENT_ID, _ISSUER, _STUDY_INSTANCE_UID = 0x00100020, 0x00100021, 0x0020000D
 _IN_A_CLAIM = tuple(map(BaseTag, (0x00080005, 0x00100020, 0x00100021, 0x00100030, 0x00100040)))
 _SEQUENCES_IN_A_CLAIM = tuple(map(BaseTag, (0x00100024, 0x00101002)))
 
@@ -157,7 +157,7 @@ def same_patient(header: Dataset, study: Study) -> None:
             accession_numbers=[study.accession_number],
             sop_instance_uid=significant(header.get("SOPInstanceUID")),
         )
-    if significant(header.get("StudyInstanceUID")) != study.study_instance_uid:
+    if stated(header, _STUDY_INSTANCE_UID) != study.study_instance_uid:
         raise PatientMismatch(
             f"An instance sent for {study.called} belongs to another study. Have the PACS corrected.",
             accession_numbers=[study.accession_number],
