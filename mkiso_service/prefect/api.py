@@ -11,8 +11,9 @@ import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -44,6 +45,7 @@ class PrefectApi:
         self._events = events
         self._password = password
         self._verify = verify
+        self._ahead = timedelta()
 
     @classmethod
     @asynccontextmanager
@@ -63,15 +65,25 @@ class PrefectApi:
                 http, f"ws{url.removeprefix('http')}/events/out", password, verify if url.startswith("https:") else None
             )
 
+    @property
+    def now(self) -> datetime:
+        """The time by the server's clock, to a second; by ours until it has answered."""
+        return datetime.now(UTC) + self._ahead
+
     async def get(self, path: str) -> Any:
         """The answer's JSON. Raises httpx.HTTPError, ValueError where the answer isn't JSON."""
-        return await self._send("GET", path, None)
+        return (await self._send("GET", path, None)).json()
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """The answer's JSON. Raises httpx.HTTPError, ValueError where the answer isn't JSON."""
-        return await self._send("POST", path, body)
+        return (await self._send("POST", path, body)).json()
 
-    async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    async def create(self, path: str, body: dict[str, Any]) -> tuple[Any, bool]:
+        """As post, and whether it was made by this: what has its key may be there already."""
+        answer = await self._send("POST", path, body)
+        return answer.json(), answer.status_code == httpx.codes.CREATED
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """Ask until the server isn't busy: who calls gives it a time. Where a connection was lost ask anew: what we
         post does the same twice as once (a run has its key).
         """
@@ -83,8 +95,10 @@ class PrefectApi:
                 if (losses := losses + 1) == TRIES:
                     raise
                 continue
+            with suppress(TypeError, ValueError):  # it doesn't say what time it is
+                self._ahead = parsedate_to_datetime(answer.headers.get("date")) - datetime.now(UTC)
             if answer.status_code not in BUSY:
-                return answer.raise_for_status().json()
+                return answer.raise_for_status()
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def events(self, names: Collection[str]) -> AsyncIterator[str]:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import quote
@@ -49,8 +49,8 @@ _STANDINGS: dict[str, Standing] = {
 }
 
 DUE_WITHIN = timedelta(minutes=1)
-"""How far ahead a run may be scheduled that counts as asked now: clocks of machines differ. One for later, by a
-schedule or by hand, is nobody's job yet.
+"""How far ahead a run may be scheduled, by the server's clock, that counts as asked now. One for later, by a schedule
+or by hand, is nobody's job yet.
 """
 LOOKED_AT = 20
 """Runs of a question that are looked at: the newest is it, unless somebody has tagged others by hand."""
@@ -163,11 +163,13 @@ class PrefectOrchestrator:
                 failed_at, words = self._failed
                 if failed_at > begun:  # whoever asked before had no answer: nobody waits for the same again
                     raise OrchestratorUnavailable(words)
+                asked_at = time.monotonic()
                 try:
                     async with self._prefect():
                         return await self._asked(question, request_id)
                 except OrchestratorUnavailable as error:
-                    self._failed = time.monotonic(), error.words
+                    if (now := time.monotonic()) - asked_at > CALL_SECONDS / 2:  # else it had one, of its own question
+                        self._failed = now, error.words
                     raise
         finally:
             self._coming -= 1
@@ -175,9 +177,9 @@ class PrefectOrchestrator:
     async def _asked(self, question: Question, request_id: str) -> Asked:
         # What has to be known is asked at once: under load each answer takes its time in the server's queue.
         name = DEPLOYMENTS[question.kind]
-        expected = self._deployment_ids.get(name) or await self._deployment_id(name)
+        expected = self._deployment_ids.get(name) or await self._deployment_id(name, question)
         deployment_id, running, last, queued = await asyncio.gather(
-            self._deployment_id(name),
+            self._deployment_id(name, question),
             self._newest(question, expected, JOINABLE),
             self._newest(question, expected, FINAL),
             self._queued(),
@@ -191,7 +193,8 @@ class PrefectOrchestrator:
             raise self._full()
         # Each run is created under the question's key and the id of the run before it, so webhooks that race make
         # one run. The chain is followed to its end, since the newest run by time need not be the last link: an
-        # operator may have retried an older one.
+        # operator may have retried an older one. Its end is the run that this makes, whatever is said of it: no
+        # question makes two.
         before = last
         while True:
             asked = {
@@ -202,9 +205,10 @@ class PrefectOrchestrator:
                 "labels": {REQUEST_ID_LABEL: request_id},
                 "idempotency_key": f"{question.key}:{before.id if before else 'first'}",
             }
-            run = Run.model_validate(await self._api.post(f"/deployments/{deployment_id}/create_flow_run", asked))
-            joins = run.state_type in JOINABLE and _answers(run, question) and _is_due(run)
-            if joins and not await self._has_told(run):
+            told, is_new = await self._api.create(f"/deployments/{deployment_id}/create_flow_run", asked)
+            run = Run.model_validate(told)
+            joins = run.state_type in JOINABLE and _answers(run.parameters, question) and self._is_due(run)
+            if is_new or (joins and not await self._has_told(run)):
                 return Asked(
                     str(run.id),
                     ended_before=last.end_time if last and last.state_type == "COMPLETED" else None,
@@ -260,10 +264,15 @@ class PrefectOrchestrator:
             pool = await self._api.get(address := f"/work_pools/{quote(name, safe='')}")
             queues = await self._api.post(f"{address}/queues/filter", {})
         paused = [queue["name"] for queue in queues if queue["is_paused"]]
+        closed = [queue["name"] for queue in queues if queue["concurrency_limit"] == 0]
         if pool["is_paused"]:
             return f"The work pool {name} is paused in Prefect: jobs wait until somebody resumes it there."
+        if pool["concurrency_limit"] == 0:
+            return f"The work pool {name} has a limit of 0 in Prefect: jobs wait until somebody changes it there."
         if paused:
             return f"Paused in Prefect: {', '.join(paused)}. Jobs of such a work queue wait until somebody resumes it."
+        if closed:
+            return f"With a limit of 0 in Prefect: {', '.join(closed)}. Jobs of such a queue wait until it has another."
         return "" if pool["status"] == "READY" else "No worker takes jobs: they wait until one is started."
 
     async def version(self) -> str:
@@ -287,13 +296,13 @@ class PrefectOrchestrator:
         """
         named = {} if states == JOINABLE else {"name": {"any_": [question.run_name]}}
         wanted = {
-            "flow_runs": {**named, "tags": {"all_": [question.tag]}, **_due_in(states)},
+            "flow_runs": {**named, "tags": {"all_": [question.tag]}, **self._due_in(states)},
             "deployments": {"id": {"any_": [deployment_id]}},
             "sort": "EXPECTED_START_TIME_DESC",
             "limit": LOOKED_AT,
         }
         runs = _RUNS.validate_python(await self._api.post("/flow_runs/filter", wanted))
-        return next((run for run in runs if _answers(run, question) and _is_due(run)), None)
+        return next((run for run in runs if _answers(run.parameters, question) and self._is_due(run)), None)
 
     async def _has_told(self, run: Run) -> bool:
         """Whether a job has told of its discs, and is run again or hasn't been written down as ended. It gives the same
@@ -303,17 +312,41 @@ class PrefectOrchestrator:
         return bool(report and report.disc_ids)
 
     async def _queued(self) -> int:
+        """How many wait where a worker finds them: those of a queue that was removed would be counted for ever."""
         names = [name.partition("/")[2] for name in DEPLOYMENTS.values()]
-        waiting = {"flow_runs": _due_in(QUEUED), "deployments": {"name": {"any_": names}}}
+        waiting = {
+            "flow_runs": self._due_in(QUEUED),
+            "deployments": {"name": {"any_": names}},
+            "work_pools": {"name": {"any_": [self._settings.prefect.work_pool]}},
+        }
         return int(await self._api.post("/flow_runs/count", waiting))
 
-    async def _deployment_id(self, name: str) -> str:
-        """The id of a deployment. Raises OrchestratorUnavailable where no worker would find its runs: somebody has
-        removed its queue.
+    def _due_in(self, states: tuple[str, ...]) -> dict[str, Any]:
+        """Runs in these states that count as asked now."""
+        return {
+            "state": {"type": {"any_": states}},
+            "expected_start_time": {"before_": (self._api.now + DUE_WITHIN).isoformat()},
+        }
+
+    def _is_due(self, run: Run) -> bool:
+        """Whether a run isn't put off (an expected start is the first one, and a retry may be for much later) and,
+        where it waits, has a queue in which a worker finds it.
+        """
+        start = run.next_scheduled_start_time
+        return start is None or (start <= self._api.now + DUE_WITHIN and run.work_queue_id is not None)
+
+    async def _deployment_id(self, name: str, question: Question) -> str:
+        """The id of a deployment. Raises OrchestratorUnavailable where its runs would answer nobody: somebody has
+        removed its queue, or given it parameters that ask for something else.
         """
         deployment = await self._api.get(f"/deployments/name/{name}")
         if deployment["work_queue_id"] is None:
             raise _not_deployed()
+        if not _answers({**deployment["parameters"], **question.parameters}, question):
+            raise OrchestratorUnavailable(
+                f"Somebody has given the deployment {name} parameters of its own in Prefect, which ask for another "
+                "disc: an administrator restores it by `mkiso deploy`."
+            )
         self._deployment_ids[name] = str(deployment["id"])
         return self._deployment_ids[name]
 
@@ -380,30 +413,19 @@ def _standing(run: Run) -> Standing:
     return _STANDINGS.get(run.state_type, "running") if run.state_type else "waiting"
 
 
-def _due_in(states: tuple[str, ...]) -> dict[str, Any]:
-    """Runs in these states that count as asked now."""
-    return {
-        "state": {"type": {"any_": states}},
-        "expected_start_time": {"before_": (datetime.now(UTC) + DUE_WITHIN).isoformat()},
-    }
-
-
-def _is_due(run: Run) -> bool:
-    """Whether a run isn't put off (an expected start is the first one, and a retry may be for much later) and, where it
-    waits, has a queue in which a worker finds it.
+def _answers(parameters: Mapping[str, Any], question: Question) -> bool:
+    """Whether a run of these parameters was asked what the question asks; the accession numbers may stand in another
+    order, another number of earlier orders may have been told (Question.key), and what is meant where nothing is said
+    may be said.
     """
-    start = run.next_scheduled_start_time
-    return start is None or (start <= datetime.now(UTC) + DUE_WITHIN and run.work_queue_id is not None)
-
-
-def _answers(run: Run, question: Question) -> bool:
-    """Whether a run was asked what the question asks; the accession numbers may stand in another order, and another
-    number of earlier orders may have been told (Question.key).
-    """
-    numbers = run.parameters.get("accession_numbers")
-    same = isinstance(numbers, list) and sorted(map(str, numbers)) == sorted(question.accession_numbers)
-    beside = {"accession_numbers": numbers, "orders_told": None}
-    return same and {**run.parameters, **beside} == {**question.parameters, **beside}
+    numbers = parameters.get("accession_numbers")
+    if not isinstance(numbers, list) or sorted(map(str, numbers)) != sorted(question.accession_numbers):
+        return False
+    try:
+        asked = Question.of_run(question.kind, parameters)
+    except (TypeError, ValueError):  # whoever has Prefect's password can give a run anything
+        return False
+    return replace(asked, accession_numbers=question.accession_numbers, orders_told=question.orders_told) == question
 
 
 def _uuid(job_id: str) -> UUID:

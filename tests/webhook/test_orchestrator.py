@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
@@ -23,6 +24,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Kind, Question
+from mkiso_service.prefect import api as api_module
 from mkiso_service.prefect import orchestrator as module
 from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.orchestrator import FINAL, JOINABLE, Asked, PrefectOrchestrator, Standing
@@ -444,6 +446,13 @@ def test_what_somebody_has_paused_in_prefect_is_named(api_url: str) -> None:
             await here.client.update_work_pool("mkiso", WorkPoolUpdate(is_paused=False))
             await here.client.update_work_queue(queue.id, is_paused=False)
             assert "paused" not in (await here.why_jobs_wait()).lower()
+            await here.client.update_work_queue(queue.id, concurrency_limit=0)
+            assert "With a limit of 0 in Prefect: prints." in await here.why_jobs_wait()
+            await here.client.update_work_pool("mkiso", WorkPoolUpdate(concurrency_limit=0))
+            assert "work pool mkiso has a limit of 0" in await here.why_jobs_wait()
+            await here.client.update_work_pool("mkiso", WorkPoolUpdate(concurrency_limit=None))
+            await here.client.update_work_queue(queue.id, concurrency_limit=10)
+            assert "limit" not in await here.why_jobs_wait()
 
     asyncio.run(scenario())
 
@@ -552,5 +561,139 @@ def test_a_job_is_cancelled_and_many_are_asked_for_at_once(api_url: str) -> None
             assert state is not None and state.is_cancelling()
             with pytest.raises(JobNotFound):
                 await here.cancel(nobody)
+
+    asyncio.run(scenario())
+
+
+async def runs_of(desk: Here, asked: Question) -> list[UUID]:
+    """The runs that there are of a question."""
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[asked.run_name]))
+    return [run.id for run in await desk.client.read_flow_runs(flow_run_filter=named)]
+
+
+@asynccontextmanager
+async def deployed_with(desk: Here, kind: Kind, parameters: dict[str, Any]) -> AsyncIterator[UUID]:
+    """The deployment with parameters of its own, as whoever edits it in Prefect's UI gives it."""
+    deployment = await desk.client.read_deployment_by_name(module.DEPLOYMENTS[kind])
+    await desk.client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
+    try:
+        yield deployment.id
+    finally:
+        await desk.client.update_deployment(deployment.id, DeploymentUpdate(parameters={}))
+
+
+@pytest.mark.parametrize("kind", ["download", "print"])
+def test_what_a_deployment_says_needlessly_makes_no_second_run(api_url: str, kind: Kind) -> None:
+    """Its form in Prefect's UI writes down what is meant anyway. Each question made runs for 20 seconds, and a robot a
+    disc of each.
+    """
+    meant: dict[str, Any] = {"shown": "", "language": "", "study_uids": [], "series_uids": [], "priors": False}
+    meant |= {"format": "iso", "seal": ""} if kind == "download" else {"publisher": "", "orders_told": -1}
+
+    async def scenario() -> None:
+        async with desk(api_url) as here, desk(api_url) as there, deployed_with(here, kind, meant):
+            asked = question(kind)
+            first = await here.ask(asked)
+            assert await there.ask(asked) == Asked(first.job_id, joined=True)
+            assert await runs_of(here, asked) == [UUID(first.job_id)]
+
+    asyncio.run(scenario())
+
+
+def test_a_deployment_that_asks_for_something_else_makes_no_run(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            asked, later = question("print"), question("print")
+            async with deployed_with(here, "print", {"language": "de"}):
+                with pytest.raises(OrchestratorUnavailable, match="mkiso deploy"):
+                    await here.ask(asked)
+                assert await runs_of(here, asked) == []
+            create = PrefectApi.create
+
+            async def changed_just_before(api: PrefectApi, path: str, body: dict[str, Any]) -> Any:
+                async with deployed_with(here, "print", {"language": "de"}):
+                    return await create(api, path, body)
+
+            monkeypatch.setattr(PrefectApi, "create", changed_just_before)
+            job = await here.ask(later)
+            assert await runs_of(here, later) == [UUID(job.job_id)], "which the worker refuses"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+def test_a_clock_that_differs_from_prefect_s_makes_no_second_run(
+    api_url: str, minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook whose clock was behind took the run that it had just made for one of later, and made the next one."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(minutes=minutes)
+
+    for each in (module, api_module):
+        monkeypatch.setattr(each, "datetime", Wrong)
+
+    async def scenario() -> None:
+        async with desk(api_url) as here, desk(api_url) as there:
+            asked = question("print")
+            first = await here.ask(asked)
+            waiting = await here.queued()
+            assert await there.ask(asked) == Asked(first.job_id, joined=True)
+            await there.ask(question())
+            assert await here.queued() == waiting + 1
+            assert await runs_of(here, asked) == [UUID(first.job_id)]
+            deployment = await here.client.read_deployment_by_name("make_disc/download")
+            put_off = question()
+            later = await here.client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters=put_off.parameters,
+                tags=[put_off.tag],
+                name=put_off.run_name,
+                state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(minutes=3)),
+            )
+            assert (await here.ask(put_off)).job_id != str(later.id)
+
+    asyncio.run(scenario())
+
+
+def test_what_no_worker_of_ours_finds_takes_no_place_in_the_queue(api_url: str) -> None:
+    """Jobs of a queue that was removed were counted for ever, and so were those of another team's deployment."""
+
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            queue = await here.client.create_work_queue(f"brief {uuid4()}", work_pool_name="mkiso")
+            deployment = await here.client.read_deployment_by_name("make_disc/download")
+            await here.client.update_deployment(deployment.id, DeploymentUpdate(work_queue_name=queue.name))
+            waiting = await here.queued()
+            await here.ask(question())
+            assert await here.queued() == waiting + 1
+            await here.client.delete_work_queue_by_id(queue.id)
+            await here.client.update_deployment(
+                deployment.id, DeploymentUpdate(work_pool_name="mkiso", work_queue_name="default")
+            )
+            assert await here.queued() == waiting
+            await here.client.create_work_pool(WorkPoolCreate(name="reports", type="process"))
+            flow_id = await here.client.create_flow_from_name("daily_report")
+            other = await here.client.create_deployment(flow_id=flow_id, name="print", work_pool_name="reports")
+            await here.client.create_flow_run_from_deployment(other)
+            assert await here.queued() == waiting
+            async with desk(api_url, max_queued_jobs=waiting + 1) as full:
+                await full.ask(question())
+
+    asyncio.run(scenario())
+
+
+def test_a_question_that_prefect_answers_badly_fails_for_nobody_else(
+    api_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module.DEPLOYMENTS, "print", "print_disc/elsewhere")
+
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            asked = [question("print"), *(question() for _ in range(3))]
+            told = await asyncio.gather(*map(here.ask, asked), return_exceptions=True)
+            assert [type(each) for each in told] == [OrchestratorUnavailable, Asked, Asked, Asked]
 
     asyncio.run(scenario())
