@@ -70,6 +70,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     page = CounterPage(settings, keys)
     signing_in = SigningIn(settings, people, keys, sessions, trail)
     described = description_of(settings)
+    measuring = asyncio.Lock()
 
     async def health(request: Request) -> Response:
         return Json(await health_of.answer(), headers={"cache-control": "no-store"})
@@ -85,9 +86,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             queued: int | None = await orchestrator.queued()
         except OrchestratorUnavailable:
             queued = None
-        return Response(
-            await asyncio.to_thread(metrics.text, settings.storage, queued), headers={"content-type": CONTENT_TYPE}
-        )
+        async with measuring:  # the first look may take minutes: who comes meanwhile waits for it without a thread
+            told = await asyncio.to_thread(metrics.text, settings.storage, queued)
+        return Response(told, headers={"content-type": CONTENT_TYPE})
 
     async def job(request: Request) -> Response:
         told = await jobs.describe(request.path_params["job_id"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from mkiso.config.disc import Identity
 from mkiso.config.settings import Audit, Settings
 from mkiso.errors import JobStopped, PacsBusy
 from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
-from mkiso.storage.report import JobReport, write_report
+from mkiso.storage.report import JobReport, report_in, write_report
 from mkiso.storage.report_files import ASKED, file_of
 from mkiso.storage.shelf import manifests, take_off
 from mkiso.study.question import Question
@@ -294,3 +296,29 @@ def test_a_program_that_asks_all_day_fills_no_disk(tmp_path: Path) -> None:
         write_asking(storage, job_id, asked)
     kept = askings_of(storage, job_id)
     assert kept[0] == asked and MAX_BYTES <= (storage.reports_dir / f"{job_id}.asked").stat().st_size < MAX_BYTES + 2000
+
+
+def test_metrics_that_many_ask_for_at_once_read_each_report_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look of all may take minutes. Each scrape meanwhile began another one, until no thread was left for
+    anybody's disc.
+    """
+    settings, moment, most = settings_in(tmp_path), time.time() - 9 * 86_400, 12
+    for number in range(most):
+        job_id = str(uuid7(ms=int(moment * 1000)))
+        write_report(settings.storage, JobReport(job_id, "download", (f"A{number}",), status="done"))
+    os.utime(file_of(settings.storage, job_id, ASKED).parent, (moment, moment))
+    read = []
+
+    def noted(file: Path) -> JobReport | None:
+        read.append(file.name)
+        time.sleep(0.05)
+        return report_in(file)
+
+    monkeypatch.setattr("mkiso.storage.kept_reports.report_in", noted)
+    with served(settings, Desk()) as client, ThreadPoolExecutor(4) as scrapes:
+        told = list(scrapes.map(lambda _: client.get("/metrics").text, range(4)))
+    line = f'mkiso_jobs{{code="",kind="download",status="done"}} {most}.0'
+    assert [line in text for text in told] == [True] * 4
+    assert len(read) == most
