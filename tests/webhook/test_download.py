@@ -425,3 +425,16 @@ def test_a_report_is_json_without_a_patients_name(client: httpx.Client, settings
     assert reports
     for file in reports:
         assert "สมชาย" not in json.dumps(json.loads(file.read_text()), ensure_ascii=False)
+
+
+def test_a_job_whose_run_was_deleted_in_prefect_was_cut_off(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:
+    """It was shown as running until its report was too old, on its own page and not in the list."""
+    desk.script = lambda job_id, question: scripts.report(job_id, question, stage="retrieving")
+    job_id = client.get("/api/iso/download?accession_number=A1", headers={"Prefer": "respond-async"}).json()["job_id"]
+    assert client.get(f"/api/iso/jobs/{job_id}").json()["state"] == "running"
+    desk.down = True
+    assert client.get(f"/api/iso/jobs/{job_id}").json()["state"] == "running", "nobody can say"
+    desk.down = False
+    del desk.standings[job_id]
+    job = client.get(f"/api/iso/jobs/{job_id}").json()
+    assert (job["state"], job["error"]["code"]) == ("failed", "job_crashed")

@@ -7,21 +7,17 @@ from collections.abc import Iterable, Mapping
 from mkiso.errors import JobStopped, OrchestratorUnavailable
 from mkiso.storage.report import JobReport
 from mkiso_service.prefect.orchestrator import Orchestrator, Standing
+from mkiso_service.webhook.discs.jobs import gone
 
 
 async def standings_of(reports: Iterable[JobReport], orchestrator: Orchestrator) -> Mapping[str, Standing | None]:
-    """Of those whose report doesn't say how they ended; None where nobody can be asked. A run that isn't there any
-    more was cut off, unless its report says that it was stopped.
-    """
+    """Of those whose report doesn't say how they ended; None where nobody can be asked."""
     open_ones = {report.job_id: report for report in reports if _may_change(report)}
     try:
         known = await orchestrator.standings_of(list(open_ones)) if open_ones else {}
     except OrchestratorUnavailable:
         return {job_id: "waiting" if report.stage == "waiting" else None for job_id, report in open_ones.items()}
-    gone: Mapping[str, Standing] = {
-        job_id: "failed" if report.error else "crashed" for job_id, report in open_ones.items()
-    }
-    return {**gone, **known}
+    return {**{job_id: gone(report) for job_id, report in open_ones.items()}, **known}
 
 
 def _may_change(report: JobReport) -> bool:

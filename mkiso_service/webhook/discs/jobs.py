@@ -94,12 +94,16 @@ class Jobs:
     async def describe(self, job_id: str) -> Job:
         """A job as it stands now. Raises JobNotFound."""
         report = await self._report(job_id)
+        standing: Standing | None = None
         try:
-            standing: Standing | None = await self._orchestrator.standing(job_id)
-        except (JobNotFound, OrchestratorUnavailable):
+            standing = await self._orchestrator.standing(job_id)
+        except JobNotFound:
             if report is None:
                 raise
-            standing = None
+            standing = gone(report)
+        except OrchestratorUnavailable:
+            if report is None:
+                raise
         state, error = state_of(standing, report, job_id)
         if report is None:
             asked = await asyncio.to_thread(askings_of, self._storage, job_id)
@@ -262,6 +266,11 @@ def _disc_entry(report: JobReport, manifest: Manifest) -> Disc:
         total=manifest.total,
         medium=manifest.medium,
     )
+
+
+def gone(report: JobReport) -> Standing:
+    """How a job stands whose run isn't there any more: it was cut off, unless its report says that it was stopped."""
+    return "failed" if report.error else "crashed"
 
 
 def waiting(job_id: str, told: Asking) -> JobReport:
