@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
 
 from mkiso.config.in_force import in_force
 from mkiso.errors import MkisoError
@@ -35,6 +37,8 @@ from mkiso.study.selection import Selection, selection_of
 log = logging.getLogger("mkiso.cleaning")
 
 BATCH = 200
+OURS = "mkiso"
+"""The tag that the runs of mkiso's deployments have: a Prefect server of the site's own has others too."""
 
 
 def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
@@ -121,17 +125,24 @@ def remove_old_runs() -> None:
     artifacts.
     """
     oldest = datetime.now(UTC) - timedelta(days=in_force().prefect.keep_runs_days)
+    get_run_logger().info("Removed %s runs that ended before %s.", remove_runs(oldest), oldest.date())
+
+
+def remove_runs(oldest: datetime) -> int:
+    """Remove mkiso's own runs that ended before then; how many went."""
     ended = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
         end_time=FlowRunFilterEndTime(before_=oldest),
+        tags=FlowRunFilterTags(all_=[OURS]),
     )
     removed = 0
     with get_client(sync_client=True) as client:
         while runs := client.read_flow_runs(flow_run_filter=ended, limit=BATCH):
             for run in runs:
-                client.delete_flow_run(run.id)
-            removed += len(runs)
-    get_run_logger().info("Removed %s runs that ended before %s.", removed, oldest.date())
+                with suppress(ObjectNotFound):  # Prefect's own round has removed it meanwhile, or another machine
+                    client.delete_flow_run(run.id)
+                    removed += 1
+    return removed
 
 
 @task(name="Read the shelf again", cache_policy=NO_CACHE, persist_result=False)
