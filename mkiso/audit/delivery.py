@@ -4,7 +4,6 @@ it.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
@@ -13,11 +12,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from mkiso.config.settings import Audit
 from mkiso.config.storage import Storage
+from mkiso.lines import append_line
 from mkiso.trust import trusting
 
 PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6.1)
@@ -41,7 +40,7 @@ def deliver(audit: Audit, storage: Storage, message: str, moment: datetime) -> N
     try:
         target, file = urlsplit(audit.target), audit.file_below(storage.data_dir)
         if file:
-            _append(file, message)
+            append_line(file, message.encode())
         elif begun < _rests_until.get(audit.target, begun):
             raise TimeoutError("the server didn't answer a moment ago")
         elif target.scheme == "udp":
@@ -51,7 +50,7 @@ def deliver(audit: Audit, storage: Storage, message: str, moment: datetime) -> N
     except (OSError, ValueError):
         if time.monotonic() - begun > _LONG_SECONDS:
             _rests_until[audit.target] = time.monotonic() + REST_SECONDS
-        _append(storage.audit_undelivered, message)
+        append_line(storage.audit_undelivered, message.encode())
         raise
 
 
@@ -132,18 +131,3 @@ def tls_context(audit: Audit) -> ssl.SSLContext:
     if audit.certificate is not None:
         context.load_cert_chain(audit.certificate, audit.key)
     return context
-
-
-def _append(file: Path, message: str) -> None:
-    """One write, so that lines of several processes don't mix (O_APPEND). What a power cut or a full disk has left of
-    the line before costs no other.
-    """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        size = os.fstat(descriptor).st_size
-        begin = "\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else ""
-        line = f"{begin}{message}\n".encode()
-        if os.write(descriptor, line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(descriptor)

@@ -31,6 +31,7 @@ from mkiso.config.storage import Storage
 from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance
+from mkiso.lines import append_line
 from mkiso.storage.files import (
     Unreadable,
     alone_in,
@@ -141,14 +142,15 @@ class PushedStudy:
 
     def note(self, line: Line) -> None:
         """Write an instance down beside its file."""
-        _append(self.folder / "arrivals.jsonl", f"{json.dumps(asdict(line))}\n")
+        append_line(self.folder / "arrivals.jsonl", json.dumps(asdict(line)).encode())
 
     def note_conflict(self, sop_instance_uid: str) -> None:
-        """Write down that other bytes came under a UID; it has reached the disk afterwards."""
+        """Write down that other bytes came under a UID; it has reached the disk afterwards. Raises OSError."""
         with suppress(DamagedInstance):
             if sop_instance_uid in self._uids("conflicts"):
                 return
-        _append(self.folder / "conflicts", f"{sop_instance_uid}\n", durable=True)
+        append_line(self.folder / "conflicts", sop_instance_uid.encode("ascii"), durable=True)
+        sync_folder(self.folder)
 
     def read(self) -> Pushed:
         """What lies there now. Raises DamagedInstance where a file isn't what it was, or nobody can say what was asked
@@ -256,15 +258,3 @@ def inboxes_on_disk(storage: Storage) -> list[str]:
     with suppress(FileNotFoundError):
         return [unquote(each.name) for each in storage.inboxes_dir.iterdir()]
     return []
-
-
-def _append(file: Path, text: str, *, durable: bool = False) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, text.encode())
-        if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    if durable:
-        sync_folder(file.parent)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
+from mkiso.lines import append_line
 from mkiso.storage.files import Unreadable, read_whole
 from mkiso.storage.report_files import ASKED, file_of, make_folder
 from mkiso.study.selection import EVERYTHING, Selection
@@ -72,21 +73,15 @@ def asking(
 
 
 def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:
-    """Add one who asked, unless MAX_BYTES are full. One write, so that lines of several webhooks don't mix
-    (O_APPEND).
-    """
+    """Add one who asked, unless MAX_BYTES are full. Raises OSError."""
     file = file_of(storage, job_id, ASKED)
     while True:
         make_folder(storage, file)
         with suppress(FileNotFoundError):  # housekeeping has just removed the empty folder
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            if not file.exists() or file.stat().st_size < MAX_BYTES:
+                append_line(file, _ASKING.dump_json(asked))
+            os.utime(file.parent)  # a longer file alone doesn't date its folder, and who looks may pass over an old one
             break
-    try:
-        os.utime(file.parent)  # a longer file alone doesn't date its folder, and who looks may pass over an old one
-        if os.fstat(descriptor).st_size < MAX_BYTES:
-            os.write(descriptor, _ASKING.dump_json(asked) + b"\n")
-    finally:
-        os.close(descriptor)
 
 
 def askings_of(storage: Storage, job_id: str) -> tuple[Asking, ...]:

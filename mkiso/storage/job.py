@@ -14,7 +14,6 @@ jobs/<job id>/job.json         what was asked and found
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +25,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from mkiso.config.settings import Settings
+from mkiso.lines import append_line
 from mkiso.storage.files import Unreadable, read_json, read_whole, sha256_of, write_whole
 from mkiso.storage.spare_files import clear_away
 from mkiso.study.models import Arrival
@@ -139,14 +139,9 @@ class Job:
         self.note(fingerprint=fingerprint)
 
     def remember(self, arrival: Arrival) -> None:
-        """Write an arrival down beside its file."""
+        """Write an arrival down beside its file. Raises OSError."""
         line = {each.name: getattr(arrival, each.name) for each in fields(arrival)} | {"path": arrival.path.name}
-        file = self._arrivals(arrival.study_instance_uid)
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, f"{json.dumps(line)}\n".encode())
-        finally:
-            os.close(descriptor)
+        append_line(self._arrivals(arrival.study_instance_uid), json.dumps(line).encode())
 
     def kept(self, study_instance_uid: str, wanted: frozenset[str]) -> list[Arrival]:
         """The wanted instances of a study that an earlier attempt stored and whose bytes are still what they were; its

@@ -31,6 +31,7 @@ from mkiso.audit import delivery
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
 from mkiso.config.sources import Origin
+from mkiso.lines import append_line
 from mkiso.study.models import Expected, Study
 from peers.patience import LONG
 
@@ -220,14 +221,14 @@ def test_syslog_over_udp(tmp_path: Path) -> None:
 def test_a_folder_that_came_after_the_start_of_a_service_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file, append = tmp_path / "folder" / "audit.xml", delivery._append
+    file = tmp_path / "folder" / "audit.xml"
 
-    def read_only(where: Path, message: str) -> None:
+    def read_only(where: Path, message: bytes) -> None:
         if where == file:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(where))
-        append(where, message)
+        append_line(where, message)
 
-    monkeypatch.setattr(delivery, "_append", read_only)
+    monkeypatch.setattr(delivery, "append_line", read_only)
     EVERY["export"][0](settings_in(tmp_path, target=str(file)))
     assert (tmp_path / "audit-undelivered.xml").exists()
     assert f"{file}: Read-only file system; if it came after mkiso's start, restart mkiso" in caplog.text
