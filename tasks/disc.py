@@ -18,7 +18,7 @@ from mkiso.media.reporting import Reports, has_reports, prepare_reports
 from mkiso.media.shown import key_instances
 from mkiso.pictures.pyav import HOW_TO_GET_IT
 from mkiso.pictures.values import Reason
-from mkiso.storage.shelf import Manifest, manifest_of, shelve
+from mkiso.storage.shelf import Manifest, manifest_of, shelve_set
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
 from tasks.job_run import JobRun
@@ -152,15 +152,13 @@ def read_back(run: JobRun, written: WrittenSet) -> ProvenSet:
 
 @step("Put disc on the shelf")
 def shelve_discs(run: JobRun, proven: ProvenSet) -> tuple[Manifest, ...]:
-    """Image and manifest into the disc store, whole or not at all."""
+    """The set's images and manifests into the disc store, all or none."""
     manifests = manifests_of(proven, run.job.id, run.settings, run.report.inbox)
     if run.report.deidentified:  # which question they answer is kept here, and isn't on them
         numbers, chosen = run.report.accession_numbers, run.report.selection
         manifests = tuple(replace(each, accession_numbers=numbers, selection=chosen) for each in manifests)
-    return tuple(
-        shelve(run.settings.storage, disc.image, manifest, disc.proof.marks)
-        for disc, manifest in zip(proven.discs, manifests, strict=True)
-    )
+    pairs = zip(proven.discs, manifests, strict=True)
+    return shelve_set(run.settings.storage, ((disc.image, manifest, disc.proof.marks) for disc, manifest in pairs))
 
 
 @step("Leave the password for who asked", idle=lambda run: not run.form.is_encrypted)

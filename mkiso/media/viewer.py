@@ -119,7 +119,7 @@ def _hashes(inside: Mapping[PurePosixPath, Path], directory: Path, hashes_file: 
         hashes[path] = known[key] = remembered.get(key) or sha256_of(source)
     if known != remembered:
         hashes_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(IsADirectoryError):  # no disc is refused for what is only remembered
+        with suppress(OSError):  # no disc is refused for what is only remembered
             write_whole(hashes_file, json.dumps(known))
     return hashes
 

@@ -100,12 +100,38 @@ def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> M
     """Move an image into the store with its marks and its manifest, which is returned as it was stored.
 
     All have reached the disk when the disc appears under its id, and not before. `image` is gone from its place
-    afterwards. Where the store is another file system the image is copied, and the copy is proved too.
-    Raises ProofFailed.
+    afterwards. Where the store is another file system the image is copied, and the copy is proved too. Raises
+    ProofFailed, OSError; then nothing of it lies in the store, whose disk may be full of it.
     """
     storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}"
-    unfinished.mkdir(mode=0o700)
+    try:
+        unfinished.mkdir(mode=0o700)
+        stored = _filled(unfinished, image, manifest, marks)
+        unfinished.rename(storage.discs_dir / manifest.disc_id)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    sync_folder(storage.discs_dir)
+    return stored
+
+
+def shelve_set(storage: Storage, discs: Iterable[tuple[Path, Manifest, bytes]]) -> tuple[Manifest, ...]:
+    """Move the images of a set into the store, each with its manifest and marks: all of them, or none stays there.
+    Raises ProofFailed, OSError.
+    """
+    shelved: list[Manifest] = []
+    try:
+        for image, manifest, marks in discs:
+            shelved.append(shelve(storage, image, manifest, marks))
+    except BaseException:
+        _remove(storage, [disc.disc_id for disc in shelved])
+        raise
+    return tuple(shelved)
+
+
+def _filled(unfinished: Path, image: Path, manifest: Manifest, marks: bytes) -> Manifest:
+    """All of a disc into its folder, on the disk when this returns. Raises ProofFailed, OSError."""
     moved = image.stat().st_dev == unfinished.stat().st_dev
     stored_image = unfinished / manifest.image_name
     shutil.move(image, stored_image)
@@ -114,7 +140,6 @@ def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> M
         os.fsync(file.fileno())
         appearance = Appearance.of(file.fileno())
     if not moved and sha256_of(stored_image) != manifest.sha256:
-        shutil.rmtree(unfinished)
         raise ProofFailed(
             "The copy of the image in the disc store is not what was proved; it was thrown away. Retry the run, and "
             "check that disk."
@@ -126,8 +151,6 @@ def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> M
     write_whole(unfinished / "contents.json", json.dumps(described.pop("files"), ensure_ascii=False), durable=True)
     _note_seen(unfinished, appearance)
     write_whole(unfinished / "manifest.json", json.dumps(described, ensure_ascii=False), durable=True)
-    unfinished.rename(storage.discs_dir / manifest.disc_id)
-    sync_folder(storage.discs_dir)
     return stored
 
 
@@ -295,7 +318,7 @@ def last_seen(storage: Storage, disc: Manifest) -> tuple[Appearance | None, date
 
 def note_seen(storage: Storage, disc: Manifest, appearance: Appearance) -> None:
     """Write down that a disc's image was read whole just now, was right, and looked like this before and after."""
-    with suppress(FileNotFoundError, IsADirectoryError):  # removed meanwhile; only remembered
+    with suppress(OSError):  # removed meanwhile, a full disk: it is only remembered
         _note_seen(_folder(storage, disc.disc_id), appearance)
 
 
