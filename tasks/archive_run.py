@@ -49,7 +49,10 @@ class ArchiveRun(ArchiveJob):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self.opened.close()
+        try:
+            self.opened.close()
+        except MkisoError as unclosed:  # a full disk lets nobody give up a lease either; it ends by itself
+            error = error or unclosed
         if error is not None and not isinstance(error, MkisoError):
             self._artifacts.close(at_once=True)
             return False

@@ -103,7 +103,7 @@ class JobRun(JobProgress):
 
     def _end(self, error: BaseException | None) -> bool:
         if error is None:  # first: whoever waits for the disc has it from now on
-            self.write(replace(self.report, status="done", stage="done"))
+            error = self._tell_done()
         is_stopped = error is not None and not isinstance(error, Exception)
         if not is_stopped:
             self.tell_end(is_good=error is None)
@@ -121,9 +121,20 @@ class JobRun(JobProgress):
         if self.settings.storage.keep_failed_hours == 0 or isinstance(failure, PatientMismatch):
             self.job.discard()
         elif isinstance(failure, StorageFull):
-            self.job.drop_pictures()
-        self.write(self.report.failed(failure))
+            self.job.drop_made()
+        try:
+            self.write(self.report.failed(failure))
+        except OSError as full:
+            self.log.error("How this job ended can't be written down: %s", full.strerror)
         return not is_stopped
+
+    def _tell_done(self) -> OSError | None:
+        """Tell that the job has ended well; why that can't be written down, if so."""
+        try:
+            self.write(replace(self.report, status="done", stage="done"))
+        except OSError as full:
+            return full
+        return None
 
     def question(self) -> tuple[str, ...]:
         """The accession numbers, each once; none where studies are chosen by UID. Raises InvalidRequest,

@@ -87,10 +87,13 @@ class Job:
         clear_away(self.instances_dir, self.settings.storage.spares_dir)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def drop_pictures(self) -> None:
-        """Remove what a later attempt makes again from the images."""
-        for folder in (self.pictures_dir, self.converted_dir):
+    def drop_made(self) -> None:
+        """Remove what a later attempt makes again from the instances: all but these."""
+        made = (self.pictures_dir, self.documents_dir, self.copies_dir, self.converted_dir, self.disc_dir)
+        for folder in made:
             shutil.rmtree(folder, ignore_errors=True)
+        for image in self.folder.glob("disc*.*"):
+            image.unlink(missing_ok=True)
 
     def keep_fault(self, text: str) -> None:
         """Keep an unexpected fault's traceback, which may quote patient data, where only who maintains mkiso reads it;

@@ -185,12 +185,18 @@ class JobProgress:
         )
 
     def write(self, report: JobReport) -> None:
-        """Tell this, with how far each study has come and how long each stage took."""
+        """Tell this, with how far each study has come and how long each stage took. Raises OSError where the job's end
+        can't be written down; a job isn't ended because nobody can be told how far it is.
+        """
         self.report = replace(report, studies=self._found_studies()) if self._studies else report
         took = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
         self.report = replace(self.report, received_bytes=self._bytes, seconds=took)
         self._reported = time.monotonic()
-        write_report(self._storage, self.report)
+        try:
+            write_report(self._storage, self.report)
+        except OSError:
+            if self.report.status != "running":
+                raise
 
 
 def words_of_discs(discs: Sequence[Manifest], job_id: str) -> str:

@@ -191,15 +191,20 @@ def test_why_there_is_no_disc(
 
 
 @pytest.mark.parametrize(
-    ("standing", "status", "code"),
-    [("crashed", 502, "job_crashed"), ("cancelled", 409, "job_cancelled"), ("failed", 502, "job_crashed")],
+    ("standing", "status", "code", "words"),
+    [
+        ("crashed", 502, "job_crashed", "its process or machine went down"),
+        ("cancelled", 409, "job_cancelled", "was cancelled"),
+        ("failed", 502, "job_crashed", "its run in Prefect says it"),
+    ],
 )
 def test_a_run_that_ends_without_a_word(
-    client: httpx.Client, desk: Desk, standing: Standing, status: int, code: str
+    client: httpx.Client, desk: Desk, standing: Standing, status: int, code: str, words: str
 ) -> None:
     desk.script = lambda job_id, question: standing
     answer = client.get(ONE)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert words in answer.json()["error"]
     job = client.get(f"/api/iso/jobs/{answer.json()['job_id']}").json()
     assert (job["state"], job["error"]["code"]) == ("failed", code)
 

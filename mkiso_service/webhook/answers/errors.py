@@ -56,6 +56,8 @@ def end_without_report(standing: Standing, kind: str) -> MkisoError:
             f"The job was cancelled. {after_a_break(kind, 'Nothing was sent; ask again to start from the beginning.')}"
         )
     words = "The job was cut off before it could say why (its process or machine went down)."
+    if standing == "failed":  # its report found no room, or no worker took it
+        words = "The job failed, and why isn't written down here: its run in Prefect says it."
     return JobCrashed(f"{words} {after_a_break(kind, 'Nothing was sent; ask again.')}")
 
 

@@ -1,0 +1,98 @@
+"""How a job ends where its disk is full: in words, with room for the next one, and never because progress can't be
+told.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.context import FlowRunContext
+
+import tasks.job_run as job_run
+from mkiso.config.file import load
+from mkiso.storage.report import LOOK_FIRST, read_report
+from peers.small_disk import fill, small_disk
+from tasks.job_run import JobRun
+
+JOB = "0b0a1b2c-0000-4000-8000-000000000001"
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "data", "size=1m") as disk:
+        yield disk
+
+
+@pytest.fixture
+def begun(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], JobRun]]:
+    """A job that has begun; its failed folder is kept."""
+    storage = {"data_dir": str(disk), "min_free_gib": 0}
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({"storage": storage, "publishers": {"rimage": {}}})
+    )  # JSON is YAML
+    monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "config.yaml"))
+    settings = load()
+    told: dict[str, Any] = {"flow_run": SimpleNamespace(id=JOB)}
+    context = FlowRunContext.model_construct(**told)
+    monkeypatch.setattr(job_run, "in_force", lambda: settings)
+    monkeypatch.setattr(job_run, "get_run_context", lambda: context)
+    monkeypatch.setattr(job_run, "get_run_logger", lambda: logging.getLogger("test"))
+
+    def begin(kind: str) -> JobRun:
+        run = JobRun(kind, ["A1"], "rimage" if kind == "print" else "")  # type: ignore[arg-type]
+        run.open()
+        return run
+
+    yield begin
+
+
+@pytest.mark.parametrize("kind", ["download", "print"])
+@pytest.mark.parametrize("fault", [FULL, None], ids=["that failed", "that went well"])
+def test_a_job_whose_end_cant_be_written_down_ends_in_words(
+    begun: Callable[[str], JobRun], disk: Path, kind: str, fault: OSError | None
+) -> None:
+    run = begun(kind)
+    fill(disk)
+    with run:
+        if fault:
+            raise fault
+    assert run.state.is_failed() and str(run.state.message).endswith("[storage_full]")
+    assert (LOOK_FIRST in str(run.state.message)) == (kind == "print")
+
+
+def test_a_job_that_filled_the_disk_makes_room_and_keeps_what_a_retry_needs(
+    begun: Callable[[str], JobRun], disk: Path
+) -> None:
+    run = begun("download")
+    (run.job.instances_dir / "1.2.3").write_bytes(b"an image")
+    (run.job.folder / "arrivals-1.2.jsonl").write_text("{}")
+    for folder in (run.job.pictures_dir, run.job.documents_dir, run.job.copies_dir, run.job.converted_dir):
+        folder.mkdir()
+    for made in ("disc1.iso", "disc2.iso.42.new", "disc/README.TXT", "pictures/pack", "converted/x", "copies/x"):
+        (run.job.folder / made).write_bytes(bytes(50_000))
+    fill(disk)
+    with run:
+        raise FULL
+    assert read_report(run.settings.storage, JOB).error["code"] == "storage_full"
+    left = {str(file.relative_to(run.job.folder)) for file in run.job.folder.rglob("*") if file.is_file()}
+    assert left - {"fault.txt"} == {"job.json", "arrivals-1.2.jsonl", "instances/1.2.3"}
+
+
+def test_a_job_goes_on_though_nobody_can_be_told_how_far_it_is(begun: Callable[[str], JobRun], disk: Path) -> None:
+    run = begun("print")
+    with run:
+        filler = fill(disk)
+        run.tell("ordered", proves="queued")
+        run.tell_seldom("rimage: burning (1 of 2)")
+        filler.unlink()
+        run.tell("done", proves="done")
+    assert run.state.is_completed()
+    assert read_report(run.settings.storage, JOB).proves == "done"
