@@ -25,6 +25,7 @@ from mkiso.receiver.negotiation import receiver_offer
 from mkiso.receiver.pushed import folder_of
 from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import StorageScp, Tally
+from mkiso.storage.room import unusable
 from mkiso.unix_address import listening, unix_address
 
 ACCEPT_TICK_SECONDS = 0.25
@@ -37,7 +38,8 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Receive until `stop` is set, then let instances on their way come in within server.shutdown_grace_seconds, and
     end.
 
-    Raises ConfigurationError in plain words where the port or the socket can't be had.
+    Raises ConfigurationError in plain words where the port or the socket can't be had, StorageFull where the disk is
+    full.
     """
     _prepare_folders(settings)
     with ExitStack() as stack:
@@ -187,9 +189,7 @@ def _prepare_folders(settings: Settings) -> None:
         for left_over in storage.incoming_dir.iterdir():
             left_over.unlink()
     except OSError as error:
-        raise ConfigurationError(
-            f"The receiver can't use storage.data_dir {storage.data_dir}: {error.strerror}."
-        ) from None
+        raise unusable(f"The receiver can't use storage.data_dir {storage.data_dir}", error) from None
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def _listen_for_jobs(path: Path) -> Iterator[socket.socket]:
     try:
         listener = listening(path, BACKLOG)
     except OSError as error:
-        raise ConfigurationError(f"The receiver can't make its socket {path}: {error.strerror}.") from None
+        raise unusable(f"The receiver can't make its socket {path}", error) from None
     with listener:
         try:
             yield listener

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mkiso.config.storage import Storage
-from mkiso.errors import StorageFull
+from mkiso.errors import ConfigurationError, MkisoError, StorageFull
 from mkiso.languages import SOURCE, language
 
 GIB = 1 << 30
@@ -35,6 +35,13 @@ def require_room(storage: Storage) -> None:
             f"{storage.min_free_gib:g}: "
             "make room there, or ask again when older discs have gone."
         )
+
+
+def unusable(words: str, error: OSError) -> MkisoError:
+    """What to raise where a file of ours can't be made: a full disk passes, anything else is for the administrator."""
+    if error.errno in NO_ROOM:
+        return StorageFull(f"{words}: {error.strerror}. Make room there.")
+    return ConfigurationError(f"{words}: {error.strerror}.")
 
 
 def is_short_of(storage: Storage, size: int) -> bool:

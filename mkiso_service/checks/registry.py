@@ -39,7 +39,7 @@ from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import studies_in
 from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
-from mkiso.storage.room import lacking_storage, require_room, size_words
+from mkiso.storage.room import NO_ROOM, lacking_storage, require_room, size_words
 from mkiso_service.api import Health
 from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
@@ -142,7 +142,8 @@ def _disk(site: Site) -> str:
         with tempfile.TemporaryFile(dir=folder):
             free_gib = shutil.disk_usage(folder).free / 2**30
     except OSError as error:
-        raise Unwell(f"{place} can't be written: {error.strerror}. Give it to the user that mkiso runs as.") from None
+        remedy = "Make room there" if error.errno in NO_ROOM else "Give it to the user that mkiso runs as"
+        raise Unwell(f"{place} can't be written: {error.strerror}. {remedy}.") from None
     require_room(site.settings.storage)
     return f"{free_gib:.1f} GiB are free"
 

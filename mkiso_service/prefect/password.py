@@ -20,6 +20,7 @@ from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.storage.files import write_whole
+from mkiso.storage.room import unusable
 
 USER = "mkiso"
 _AUTH_STRING = re.compile(r"[!-9;-~]{1,100}:[!-~]{1,400}")
@@ -71,7 +72,7 @@ def _make(storage: Storage) -> None:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"The folder {folder} can't be made: {error.strerror}.") from None
+            raise unusable(f"The folder {folder} can't be made", error) from None
     if (storage.prefect_dir / "prefect.db").exists():
         log.warning(
             "There is no password of Prefect's API any more: a new one is made, and `mkiso prefect password` shows it."
@@ -81,5 +82,7 @@ def _make(storage: Storage) -> None:
         write_whole(beside, f"{USER}:{secrets.token_urlsafe(24)}\n", durable=True)
         with suppress(FileExistsError):
             os.link(beside, file)
+    except OSError as error:
+        raise unusable(f"{file}, the password of Prefect's API, can't be made", error) from None
     finally:
         beside.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.storage.files import write_whole
+from mkiso.storage.room import unusable
 from mkiso_service.ending import SERVER_GRACE_SECONDS, Root, end_with, end_within, jobs_grace_seconds
 from mkiso_service.prefect.environment import begin_with
 from mkiso_service.process_states import RECENT_SECONDS, ProcessState, called, states_file
@@ -38,6 +39,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 CONFIGURATION_EXIT = 2
 STEADY_SECONDS = 60
 """A process that ran so long starts its back-off anew when it dies."""
+TELL_AGAIN_SECONDS = 30
+"""After so long the state of the processes is written down again where it couldn't be."""
 AT_ONCE_SECONDS = 1
 """What each process gets to end after a second signal."""
 ENDING = (("webhook", "worker", "sweep"), ("receiver",), ("prefect",))
@@ -88,7 +91,7 @@ def run(settings: Settings) -> int:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"The folder {folder} can't be made: {error.strerror}.") from None
+            raise unusable(f"The folder {folder} can't be made", error) from None
     storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
     if settings.warning:
         log.warning(settings.warning)
@@ -144,6 +147,7 @@ class _Supervisor:
         self._children = [*self._kept, Child(SWEEP, AT_ONCE_SECONDS, once=True)]
         self._stopping = self._told = False
         self._exit_code = 0
+        self._tell_at = math.inf
 
     def run(self) -> int | Part:
         """Supervise, to the exit code; in a process that was forked, its part."""
@@ -187,12 +191,14 @@ class _Supervisor:
 
     def _wait(self, until: float) -> None:
         """Wait for this moment, or one at which a process is to be killed, or a signal, and do what it says."""
-        until = min(until, *(child.kill_at for child in self._children))
+        until = min(until, self._tell_at, *(child.kill_at for child in self._children))
         told = signal.sigtimedwait(SIGNALS, min(max(0.0, until - time.monotonic()), 3600))
         for child in self._children:
             self._reap(child)
         if told is not None and told.si_signo != signal.SIGCHLD:
             self._told_to_stop()
+        if self._tell_at <= time.monotonic():
+            self._tell()
         for child in self._children:
             if child.kill_at <= time.monotonic():
                 log.warning("%s didn't end within %s s: it is killed.", called(child.part.name), child.grace_seconds)
@@ -262,10 +268,12 @@ class _Supervisor:
             }
             for child in self._kept
         }
+        self._tell_at = math.inf
         try:
             write_whole(states_file(self._settings.storage), json.dumps(states))
         except OSError as error:  # a full disk; no reason to keep nobody alive
             log.warning("The state of the processes can't be written down: %s.", error.strerror)
+            self._tell_at = time.monotonic() + TELL_AGAIN_SECONDS
 
 
 class _Told(BaseException):

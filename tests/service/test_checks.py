@@ -31,6 +31,7 @@ from mkiso_service.checks.registry import CHECKS, Check, Finding, Site, checks_o
 from mkiso_service.cli.doctor import diagnose
 from mkiso_service.process_states import RECENT_SECONDS
 from peers.ports import free_port
+from peers.small_disk import small_disk, use_up_names
 
 
 def site_in(folder: Path, **settings: Any) -> Site:
@@ -50,6 +51,16 @@ def test_a_monitor_and_the_doctor_have_the_same_checks() -> None:
     assert [check.name for check in inside if not check.inside] == [check.name for check in outside]
     assert {check.name for check in inside if check.inside} == {"configuration", "video", "webhook"}
     assert len({check.title for check in inside}) == len(inside)
+
+
+def test_a_disk_without_room_for_a_file_is_no_matter_of_rights(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", "nr_inodes=10") as disk:
+        use_up_names(disk)
+        found = finding(site_in(disk), "disk")
+    assert (found.well, found.words) == (
+        False,
+        "storage.data_dir can't be written: No space left on device. Make room there.",
+    )
 
 
 @pytest.mark.parametrize(("found", "words"), [(object(), "become pictures, by PyAV"), (None, "Install '.[video]'")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from pathlib import Path
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
@@ -42,6 +43,17 @@ def test_a_disk_that_takes_nothing_ends_no_supervision(tmp_path: Path, caplog: p
     settings = Settings(storage=Storage(data_dir=tmp_path / "gone"))
     _Supervisor(settings, parts(settings))._tell()
     assert "can't be written down" in caplog.text
+
+
+def test_the_processes_are_told_of_again_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else health would speak of processes that are gone until one ends the next time."""
+    monkeypatch.setattr("mkiso_service.processes.supervisor.TELL_AGAIN_SECONDS", 0)
+    settings = Settings(storage=Storage(data_dir=tmp_path / "data"))
+    supervisor = _Supervisor(settings, parts(settings))
+    supervisor._tell()
+    settings.storage.data_dir.mkdir()
+    supervisor._wait(math.inf)
+    assert process_states(settings.storage).keys() == {"receiver", "prefect", "worker", "webhook"}
 
 
 def test_who_asks_before_the_first_fork_is_told_that_mkiso_starts(
