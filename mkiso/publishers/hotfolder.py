@@ -151,7 +151,7 @@ class FolderPublisher(ABC):
             raise
         try:
             before_giving()
-        except PrintUncertain:
+        except (PrintUncertain, OSError):  # the order book is on mkiso's own disk, which may be full
             self._clear(order)
             raise
         try:

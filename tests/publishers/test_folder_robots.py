@@ -19,9 +19,11 @@ import pytest
 import mkiso.publishers.hotfolder as hotfolder
 from mkiso.demo.robots.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, publisher_of
+from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, cancel, follow, publisher_of
+from mkiso.publishers import give as give_order
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.study.models import Patient, Volume
+from peers.small_disk import fill, small_disk
 from tests.publishers.orders import give, order_of, settings_of
 
 pytestmark = pytest.mark.peer
@@ -93,6 +95,20 @@ def test_a_disc_is_made(tmp_path: Path, kind: str) -> None:
         assert room.give().proves == "done"  # a rerun rests
         assert room.follow().proves == "done"
         assert robot.made == [receipt.order_id]
+
+
+def test_an_order_that_cant_be_written_down_leaves_no_image_on_the_share(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", "size=256k") as disk:
+        room = Room(tmp_path, "folder")
+        OrderBook.of(room.orders_dir, room.order.questions).ask(room.order.job_id)
+        filler = fill(disk)
+        with pytest.raises(OSError, match="No space left"):
+            give_order(room.publisher, room.order, room.orders_dir, Watch())
+        assert room.beside() == []
+        filler.unlink()
+        with room.robot as robot:
+            room.give()
+            assert room.follow().proves == "done" and len(robot.made) == 1
 
 
 @pytest.mark.parametrize("kind", ROBOTS)
