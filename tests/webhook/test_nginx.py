@@ -251,6 +251,8 @@ def test_headers_and_paths_play_no_tricks(front: Front, desk: Desk) -> None:
         "/mkiso.php%2f..%2fapi%2fiso%2fdownload",
         "/x/..;/mkiso.php",
         "/%6dkiso.php%00",
+        "/mkiso.php%0A?accession_number=A1",
+        "/mkiso_job/0-0%0A",
     ):
         assert front.get(path).status_code in (400, 401, 404)
     assert front.get("/api/iso/jobs/x", headers={"X_API_Key": KEY}).status_code == 401
