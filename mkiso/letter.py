@@ -122,6 +122,7 @@ class _Page:
         self._pdf.set_text_shaping(True)
         self._pdf.set_font(names[0])
         self._pdf.set_lang(spoken.code)
+        self._pdf.alias_nb_pages("")  # else {nb} in a name would become the number of pages
         self._pdf.add_page()
 
     @property
@@ -188,7 +189,7 @@ class _Page:
     def _study(self, study: FoundStudy) -> None:
         spoken = self._spoken
         title = _short(study.study_description) or spoken.gettext("Examination")
-        facts = [spoken.da(study.study_date), ", ".join(study.modalities)]
+        facts = [spoken.da(_short(study.study_date)), _short(", ".join(study.modalities))]
         if study.is_prior:
             facts.insert(0, spoken.gettext("Earlier examination"))
         if study.accession_number:

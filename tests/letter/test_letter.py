@@ -120,6 +120,24 @@ def test_values_of_any_length_leave_a_letter(sign: str, paper: Paper, tmp_path: 
     assert paper == "a4" or pages(tmp_path) == 1
 
 
+@pytest.mark.parametrize("sign", ["\N{COMBINING ACUTE ACCENT}", "\N{HEBREW LETTER ALEF}", "W", "\n"])
+def test_dates_and_modalities_that_are_none_leave_a_letter(sign: str, tmp_path: Path) -> None:
+    """C-FIND's answers say them, and a PACS may answer anything."""
+    study = FoundStudy("A1", sign * 8000, (sign * 8000, "CT"), "CT Thorax", 5, 5)
+    for paper in ("a4", "insert"):
+        text = read(pdf(replace(letter(), studies=(study,)), language("en"), paper), tmp_path)
+        assert "it leads to this disc" in text
+    assert pages(tmp_path) == 1
+
+
+def test_no_part_of_a_name_is_a_command_of_the_letters_maker(tmp_path: Path) -> None:
+    text = read(
+        pdf(letter("{nb}**Anna**^__x__ --y--", description="(Tj) \\def <</JS (x)>> {nb}"), language("en"), "a4"),
+        tmp_path,
+    )
+    assert "{nb}**Anna**, __x__ --y--" in text and "(Tj) \\def <</JS (x)>> {nb}" in text
+
+
 @pytest.mark.parametrize(
     ("form", "words"),
     [("iso", "disc drive"), ("zip", "ZIP file"), ("usb", "Plug the stick"), ("zip-encrypted", "7-Zip")],
