@@ -95,7 +95,8 @@ def lay_out(
             "mkiso."
         )
     deidentified = any(each.is_deidentified for each in part.studies)
-    word = "DEID" if deidentified else f"{created:%Y%m%d}"
+    here = created.astimezone()  # what people read is by the clocks of this site
+    word = "DEID" if deidentified else f"{here:%Y%m%d}"
     label = _neutral_label(tree, word) if deidentified or envelopes else _label(tree, word)
     disc = settings.disc.model_copy(update={"institution": "", "contact": ""}) if deidentified else settings.disc
     volume_id = volume_id or file_set_id(label, volume, is_part=is_part)
@@ -108,7 +109,7 @@ def lay_out(
     directory, notes = dicomdir(tree, volume_id)
     facts = Facts(
         disc=disc,
-        created=created,
+        created=here,
         version=program_version(),
         volume_id=volume_id,
         volume=volume,

@@ -1,6 +1,7 @@
 import hashlib
 import os
-from datetime import timedelta
+import time
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
@@ -9,6 +10,7 @@ import pytest
 from mkiso.errors import ConfigurationError, TooLargeForMedium
 from mkiso.formats.iso import Iso, master
 from mkiso.formats.proof import verify_image
+from mkiso.languages import language
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.layout import Layout, lay_out
@@ -69,6 +71,20 @@ def test_the_same_answer_gives_the_same_image(tmp_path: Path) -> None:
     )
     master(layout.files, layout.volume_id, tmp_path / "x.iso", created=layout.created)
     assert (tmp_path / "x.iso").read_bytes() != images[0]
+
+
+def test_the_day_that_people_read_is_the_sites_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is half past three in the morning in Bangkok, and still yesterday by UTC."""
+    found = instances(make_study(tmp_path / "in", "A1") + make_study(tmp_path / "in", "A2"))
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "Asia/Bangkok")
+        time.tzset()
+        made = datetime(2026, 2, 12, 20, 30, tzinfo=UTC)
+        layout = lay_out(Part.whole(passed(found)), settings(tmp_path), tmp_path / "disc", created=made)
+    time.tzset()
+    day = language("en").date(date(2026, 2, 13))
+    assert f"{day}, 03:30 +07" in page(layout, "README.TXT") and day in page(layout, "INDEX.HTM")
+    assert layout.volume_id.startswith("20260213_") and layout.created == made
 
 
 def test_checksums_are_read_by_sha256sum(tmp_path: Path) -> None:
