@@ -351,24 +351,47 @@ def test_one_client_that_asks_without_end_is_told_429(tmp_path: Path) -> None:
     assert told[:61] == [404] * 61 and 429 in told[61:]
 
 
-def test_the_tls_snippet_is_valid(tmp_path: Path) -> None:
+def test_over_tls_every_answer_says_so_whoever_sends_it(tmp_path: Path, desk: Desk) -> None:
     certificate(tmp_path)
     (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
-    secure = free_port()
+    secure, alias = free_port(), tmp_path / "alias"
+    settings = settings_in(tmp_path / "data", accel_redirect="/_discs/")
+    alias.symlink_to(settings.storage.discs_dir)
+    desk.anew(Scripts(settings.storage).done)
     replacements = {
         "/etc/mkiso/nginx-key.conf": str(tmp_path / "key.conf"),
         "/etc/mkiso/tls/": f"{tmp_path}/",
         "# include mkiso/tls.conf;": "include mkiso/tls.conf;",
         "listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
         "listen [::]:443 ssl;": "",
+        "/var/lib/mkiso/discs/": f"{alias}/",
     }
-    settings = settings_in(tmp_path / "data")
     with (
-        served(settings, Desk()),
-        Nginx(tmp_path, {**replacements, "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}"}),
+        with_pacs(settings, tmp_path / "pacs", "J1") as settings,
+        served(settings, desk),
+        Nginx(tmp_path, {**replacements, "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}"}) as nginx,
+        httpx.Client(base_url=f"https://127.0.0.1:{secure}", verify=False, trust_env=False, timeout=LONG) as client,
     ):
-        answer = httpx.get(f"https://127.0.0.1:{secure}/", verify=False, trust_env=False, timeout=LONG)
-    assert answer.status_code == 200 and "strict-transport-security" in answer.headers
+        by_nginx = client.get("/mkiso.php?accession_number=A1")
+        alias.unlink()
+        answers = [by_nginx, client.get("/"), client.get("/_discs/x"), client.get(by_nginx.headers["content-location"])]
+        plain = httpx.get(f"http://127.0.0.1:{nginx.port}/", trust_env=False, timeout=LONG)
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 500]
+    assert [answer.headers.get_list("strict-transport-security") for answer in answers] == [["max-age=31536000"]] * 4
+    assert plain.status_code == 200 and "strict-transport-security" not in plain.headers  # RFC 6797 7.2
+
+
+def test_what_nginx_sends_has_the_headers_of_what_mkiso_sends(front: Front, desk: Desk) -> None:
+    desk.script = lambda job_id, question: front.scripts.done(job_id, question, degraded=("patient_api",))
+    old, told = front.get("/mkiso.php?accession_number=D3").headers["content-location"], {"X-Request-ID": "ward-2"}
+    sent = _bytes_streamed(front, "/api/iso/jobs/{job_id}/disc")
+    ours = front.get(old, headers={**told, "If-None-Match": '"another"'})
+    assert _bytes_streamed(front, "/api/iso/jobs/{job_id}/disc") - sent == 37773
+    theirs = front.get(old, headers=told)
+    for answer in (ours, theirs):
+        del answer.headers["date"]
+    assert sorted(theirs.headers.multi_items()) == sorted(ours.headers.multi_items())
+    desk.script = front.scripts.done
 
 
 def test_nginx_that_cant_read_the_disc_says_so_in_mkisos_words(tmp_path: Path, desk: Desk) -> None:
@@ -395,9 +418,10 @@ def test_nginx_that_cant_read_the_disc_says_so_in_mkisos_words(tmp_path: Path, d
         assert client.get("/_discs/x/disc.iso").status_code == 404
 
 
-def _bytes_streamed(front: Front) -> float:
+def _bytes_streamed(front: Front, route: str = "/api/iso/download") -> float:
     """What the webhook itself has sent of discs, by its own count."""
-    line = re.search(r'mkiso_http_response_bytes_total\{route="/api/iso/download"\} (\S+)', front.get("/metrics").text)
+    name = re.escape(f'mkiso_http_response_bytes_total{{route="{route}"}} ')
+    line = re.search(rf"{name}(\S+)", front.get("/metrics").text)
     return float(line[1]) if line else 0.0
 
 
