@@ -43,6 +43,7 @@ from mkiso.archive.tables import archive, places, volumes
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, why_refused
+from mkiso.storage.data_format import require_known
 
 SQLITE_BUSY_SECONDS = 60
 CONNECT_SECONDS = 10
@@ -74,11 +75,12 @@ class Ledger:
         """Open the ledger and bring its tables up to date; two processes may do so at once. `adopt`: whatever data
         directory this is, it belongs to it.
 
-        Raises ConfigurationError where `archive.ledger_url` can't be used or a newer mkiso has written the ledger,
+        Raises ConfigurationError where `archive.ledger_url` can't be used or a newer mkiso has written there,
         ArchiveUnusable where ledger and data directory are strangers, LedgerDamaged; then nothing was changed.
         LedgerUnavailable where the system refuses a file, or the database its service.
         """
         storage = settings.storage
+        require_known(storage)
         with _alone(storage):
             mark = read_mark(_mark_file(storage))
             ledger = cls(_engine(settings.archive.ledger_url.get_secret_value(), storage.ledger_file), settings)

@@ -19,6 +19,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.media.envelopes import recipients_of
 from mkiso.network.tls import acceptor_context
+from mkiso.storage.data_format import newer_data
 from mkiso.storage.room import GIB, is_of_kernel, lacking_storage, makeable, nearest, unwritable
 from mkiso.trust import why_unusable
 
@@ -34,7 +35,7 @@ def problems() -> list[str]:
 def lacking(settings: Settings) -> Iterator[str]:
     """What the configuration names and this machine, or the user who asks, doesn't have, in words."""
     storage = settings.storage
-    yield from lacking_storage(storage)
+    yield from tuple(lacking_storage(storage)) or newer_data(storage)
     there = nearest(storage.data_dir)
     whole_gib = shutil.disk_usage(there).total / GIB
     if storage.min_free_gib > whole_gib and not is_of_kernel(there):

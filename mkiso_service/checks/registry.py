@@ -41,6 +41,7 @@ from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
 from mkiso.storage.room import NO_ROOM, lacking_storage, require_room, size_words
 from mkiso_service.api import Health
+from mkiso.storage.data_format import newer_data
 from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
 from mkiso_service.prefect.environment import api_url
@@ -139,6 +140,8 @@ def _disk(site: Site) -> str:
     if not folder.exists():  # and isn't made: whoever asks may be another user than mkiso
         return f"{folder} is made at the first start" if site.inside else "not yet used"
     try:
+    if newer := list(newer_data(site.settings.storage)):
+        raise Unwell(f"{'. '.join(newer)}." if site.inside else "A newer mkiso wrote there: `mkiso doctor` says more.")
         with tempfile.TemporaryFile(dir=folder):
             free_gib = shutil.disk_usage(folder).free / 2**30
     except OSError as error:

@@ -81,6 +81,9 @@ def _begin() -> Settings:
         if len(found) == 1 and (share := settings.storage.shared_dir) and is_away(share):
             raise RetriableError(found[0])  # it may be mounted later than mkiso starts
         raise ConfigurationError("; ".join(found), found)
+    from mkiso.storage.data_format import require_known
+
+    require_known(settings.storage)
     return settings
 
 
@@ -98,12 +101,25 @@ def _begin_with_prefect(*, make: bool = True) -> Settings:
     return settings
 
 
+def _start(name: str, settings: Settings) -> None:
+    """Before a part of the service, or all of it, writes anything."""
+    from mkiso.config.file import named_in
+    from mkiso.implementation import program_version
+    from mkiso.storage.data_format import note_format
+
+    note_format(settings.storage)
+    words = "%s is the configuration that mkiso %s starts with. Data is kept in %s."
+    where = named_in(os.environ), program_version(), settings.storage.data_dir
+    logging.getLogger(f"mkiso.{name}").info(words, *where)
+
+
 def _run(name: str) -> None:
     """Run one part alone, until a signal."""
     from mkiso_service.processes.parts import PARTS, importing
 
     part = PARTS[name]
     settings = _begin_with_prefect() if part.knows_prefect else _begin()
+    _start(name, settings)
     with importing():
         run_part = part.load()
     run_part(settings)
@@ -117,9 +133,7 @@ def serve() -> int:
     from mkiso_service.prefect.password import with_password
     from mkiso_service.processes.supervisor import run as supervise
 
-    words = "%s is the configuration that mkiso starts with. Data is kept in %s."
-    logging.getLogger("mkiso.serve").info(words, named_in(os.environ), settings.storage.data_dir)
-
+    _start("serve", settings)
     return supervise(with_password(settings, make=True))
 
 

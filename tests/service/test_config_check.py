@@ -22,7 +22,9 @@ import yaml
 
 from mkiso.config.publishers import LABEL_VALUES
 from mkiso.errors import ConfigurationError
+from mkiso.implementation import program_version
 from mkiso.publishers.protocol import Order, label_values, tells_part
+from mkiso.storage.data_format import FORMAT
 from mkiso.study.models import Patient
 from mkiso_service.checks.configuration import problems
 from peers.ports import free_port
@@ -256,6 +258,22 @@ def test_what_no_start_changes_ends_a_process_with_2_and_a_sentence(
     assert (ended.returncode, words in ended.stderr, "Traceback" in ended.stderr) == (2, True, False), ended.stderr
 
 
+@pytest.mark.parametrize(
+    "command", ["serve", "webhook", "worker", "receiver", "prefect", "deploy", "archive report", "config check"]
+)
+def test_no_command_touches_the_data_of_a_newer_mkiso(tmp_path: Path, command: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "format").write_text(f"{FORMAT + 1}\n")
+    ended = run(tmp_path, command, storage={"data_dir": "data"})
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False), ended.stderr
+    assert (
+        f"storage.data_dir {data} holds data of a newer mkiso (format {FORMAT + 1}; this one knows {FORMAT})"
+        in ended.stderr
+    )
+    assert {entry.name: entry.read_text() for entry in data.iterdir()} == {"format": f"{FORMAT + 1}\n"}
+
+
 @pytest.mark.parametrize("command", ["serve", "webhook"])
 def test_a_share_that_is_mounted_later_is_waited_for_by_systemd(tmp_path: Path, command: str) -> None:
     """It doesn't start again what ends with 2."""
@@ -301,7 +319,10 @@ def test_serve_says_which_configuration_it_starts_with(tmp_path: Path, is_there:
     said = (
         f"{tmp_path / 'config.yaml'} is" if is_there else "There is no config.yaml here, so all is by default: this is"
     )
-    assert f"{said} the configuration that mkiso starts with. Data is kept in {tmp_path / 'data'}." in ended.stderr
+    assert (
+        f"{said} the configuration that mkiso {program_version()} starts with. Data is kept in {tmp_path / 'data'}."
+        in ended.stderr
+    )
 
 
 def test_serve_and_its_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
