@@ -100,6 +100,22 @@ class Ledger:
             ledger.id, ledger.place = ours.archive, ours.place
         return ledger
 
+    @classmethod
+    @contextmanager
+    def as_it_is(cls, settings: Settings) -> Iterator[Ledger | None]:
+        """The ledger for a look, which makes nothing and changes nothing; None where there is none yet. Raises
+        ConfigurationError, LedgerDamaged, LedgerUnavailable.
+        """
+        url, file = settings.archive.ledger_url.get_secret_value(), settings.storage.ledger_file
+        if not url and not os.path.lexists(file):
+            yield None
+            return
+        with cls(_engine(url, file), settings) as ledger:
+            with ledger.reading() as connection:
+                known = _known(connection)
+            ledger.id = known.archive
+            yield None if known.is_new else ledger
+
     def note_planned(self, count: int, label: str) -> None:
         """Write down beside the data how many volumes this place has planned so far, and the last of them."""
         with _alone(self.storage):
@@ -177,10 +193,7 @@ def require_file(storage: Storage) -> bool:
     file = storage.ledger_file
     if not os.path.lexists(file):
         return False
-    try:
-        engine = _engine("", file)
-    except OSError as error:
-        raise LedgerUnavailable(f"The archive's ledger {file} can't be used: {why_refused(error)}. {LOOK}") from error
+    engine = _engine("", file)
     try:
         with _told(engine), engine.connect() as connection:
             verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
@@ -222,7 +235,11 @@ def clock(connection: Connection) -> float:
 
 def _engine(url: str, file: Path) -> Engine:
     if not url:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
+        try:
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
+        except OSError as error:
+            words = f"The archive's ledger can't be used: {file}: {why_refused(error)}. {LOOK}"
+            raise LedgerUnavailable(words) from error
         engine = create_engine(
             URL.create("sqlite", database=str(file)),
             connect_args={"timeout": SQLITE_BUSY_SECONDS, "isolation_level": None},

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 from pydantic import TypeAdapter
@@ -26,11 +27,16 @@ from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.tables import stores, volumes
 from mkiso.archive.volumes import ArchiveVolume, image_name, in_portions, labels_in
+from mkiso.config.archive import Archive
+from mkiso.config.settings import Settings
 from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull, why_refused
+from mkiso.media.capacity import SECTOR_BYTES
+from mkiso.media.filling import volume_sectors
 from mkiso.storage.files import Unreadable, read_json, sha256_of, sync_folder, write_whole
-from mkiso.storage.room import NO_ROOM
+from mkiso.storage.room import NO_ROOM, nearest, size_words
 
 MARK = ".mkiso-archive"
+MAKE_ROOM = "make room, or name another as archive.directory."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,34 @@ class Store:
             raise ArchiveUnusable(
                 "The archive's store isn't there any more. Is it mounted? The next run stores what waits."
             )
+
+
+def require_store(settings: Settings) -> str:
+    """What a run would find at archive.directory, in words; nothing is made or written down. Raises ArchiveUnusable as
+    it would, StorageFull where a whole volume has no room; LedgerDamaged, LedgerUnavailable.
+    """
+    archive, directory = settings.archive, settings.archive.directory
+    with Ledger.as_it_is(settings) as ledger, _usable(directory):
+        shelf = Shelf(labels_in(directory), frozenset(), used=False)
+        if ledger:
+            with ledger.reading() as connection:
+                shelf = _shelf(connection, directory, labels_in(directory))
+        mark = _read_mark(directory)
+        meet_store(mark, ledger.id if ledger else "", shelf)
+        with TemporaryFile(dir=nearest(directory)) as file:
+            is_linked = os.fstat(file.fileno()).st_dev == nearest(settings.storage.volumes_dir).stat().st_dev
+        free, whole = shutil.disk_usage(nearest(directory)).free, _largest(archive)
+    if free < whole and not is_linked:
+        raise StorageFull(
+            f"The archive's folder {directory} has {size_words(free)} free, and a volume takes up to "
+            f"{size_words(whole)}: {MAKE_ROOM}"
+        )
+    what = "is this archive's store" if mark else "becomes the store with the next volume"
+    return f"{directory} {what}; {size_words(free)} are free"
+
+
+def _largest(archive: Archive) -> int:
+    return volume_sectors(archive.medium, archive.volume_mib) * SECTOR_BYTES
 
 
 def deliver_to_store(night: Night, volume: ArchiveVolume, manifest: str, store: Store) -> Path:
@@ -178,9 +212,7 @@ def _usable(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise StorageFull(
-                f"The archive's folder {directory} is full: make room, or name another as archive.directory."
-            ) from None
+            raise StorageFull(f"The archive's folder {directory} is full: {MAKE_ROOM}") from None
         raise ArchiveUnusable(
             f"The archive's folder {directory} can't be used: {why_refused(error)}. Is it mounted, and may mkiso write "
             "there?"

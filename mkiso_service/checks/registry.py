@@ -25,6 +25,7 @@ from mkiso.audit.delivery import require_target, undelivered
 from mkiso.config.file import named_in
 from mkiso.config.settings import Settings
 from mkiso.errors import (
+    LedgerDamaged,
     LedgerUnavailable,
     MkisoError,
     OrchestratorUnavailable,
@@ -32,6 +33,7 @@ from mkiso.errors import (
     PublisherUnavailable,
     RetriableError,
 )
+from mkiso.implementation import program_version
 from mkiso.patient_api import look_up
 from mkiso.pictures import confinement, pyav
 from mkiso.publishers import publisher_of
@@ -39,9 +41,9 @@ from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import studies_in
 from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
+from mkiso.storage.data_format import newer_data
 from mkiso.storage.room import NO_ROOM, lacking_storage, require_room, size_words
 from mkiso_service.api import Health
-from mkiso.storage.data_format import newer_data
 from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
 from mkiso_service.prefect.environment import api_url
@@ -123,10 +125,11 @@ def checks_of(settings: Settings, *, inside: bool = False) -> list[Check]:
 
 
 def _configuration(site: Site) -> str:
-    own = ("storage.", "viewer.", "publishers.")  # which have checks of their own
+    own = ("storage.", "viewer.", "publishers.", "archive.directory ")  # which have checks of their own
     if wrong := [words for words in lacking(site.settings) if not words.startswith(own)]:
         raise Unwell(f"{'. '.join(wrong)}.")
-    return f"{named_in(os.environ)} is correct; data is kept in {site.settings.storage.data_dir}"
+    folder = site.settings.storage.data_dir
+    return f"{named_in(os.environ)} is correct; data is kept in {folder}; this is mkiso {program_version()}"
 
 
 def _disk(site: Site) -> str:
@@ -137,11 +140,11 @@ def _disk(site: Site) -> str:
             keys = " and ".join(words.split(" ")[0] for words in wrong)
             raise Unwell(f"{keys} can't be used: `mkiso doctor` says why.")
         raise Unwell(f"{'. '.join(wrong)}. The user that mkiso runs as must be able to write there.")
+    if newer := list(newer_data(site.settings.storage)):
+        raise Unwell(f"{'. '.join(newer)}." if site.inside else "A newer mkiso wrote there: `mkiso doctor` says more.")
     if not folder.exists():  # and isn't made: whoever asks may be another user than mkiso
         return f"{folder} is made at the first start" if site.inside else "not yet used"
     try:
-    if newer := list(newer_data(site.settings.storage)):
-        raise Unwell(f"{'. '.join(newer)}." if site.inside else "A newer mkiso wrote there: `mkiso doctor` says more.")
         with tempfile.TemporaryFile(dir=folder):
             free_gib = shutil.disk_usage(folder).free / 2**30
     except OSError as error:
@@ -269,6 +272,22 @@ def _ledger_file(site: Site) -> str:
     return "its file is sound" if require_file(site.settings.storage) else "begins with the first night"
 
 
+def _store(site: Site) -> str:
+    from mkiso.archive.store import require_store  # SQLAlchemy, half a second
+
+    if site.settings.prefect.api_url and not site.settings.storage.receiver_socket.exists():
+        return "is looked at on a machine with a worker"
+    try:
+        return require_store(site.settings)
+    except (LedgerDamaged, LedgerUnavailable):
+        raise Unwell("Whose store it is can't be told without the ledger, see above.") from None
+
+
+def _nginx(site: Site) -> str:
+    address = site.settings.server.public_url or "ITS-ADDRESS"
+    return f"what it may read can't be seen from here; this tries it: mkiso burn --url {address} ACCESSION"
+
+
 def _audit(site: Site) -> str:
     audit, storage = site.settings.audit, site.settings.storage
     lost = ""
@@ -369,6 +388,10 @@ def _has_ledger_file(settings: Settings) -> bool:
     return settings.archive.enabled and not settings.archive.ledger_url.get_secret_value()
 
 
+def _has_store(settings: Settings) -> bool:
+    return settings.archive.enabled and settings.archive.output == "store"
+
+
 def _has_postgresql(settings: Settings) -> bool:
     return settings.archive.enabled and bool(settings.archive.ledger_url.get_secret_value())
 
@@ -386,9 +409,11 @@ CHECKS = (
     Check("sign_in", "sign-in provider", _sign_in, configured=lambda settings: bool(settings.sign_in.issuer)),
     Check("archive_ledger", "archive's ledger", _ledger, configured=_has_postgresql),
     Check("archive_file", "archive's ledger", _ledger_file, inside=True, configured=_has_ledger_file),
+    Check("archive_store", "archive's store", _store, inside=True, configured=_has_store),
     Check("audit", "audit", _audit, configured=lambda settings: settings.audit.enabled),
     Check("prefect", "Prefect", _prefect, of_service=True),
     Check("worker", "worker", _worker, of_service=True),
     Check("processes", "processes", _processes, of_service=True),
     Check("webhook", "webhook", _webhook, inside=True, of_service=True),
+    Check("nginx", "nginx", _nginx, inside=True, configured=lambda settings: bool(settings.server.accel_redirect)),
 )

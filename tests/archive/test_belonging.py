@@ -22,7 +22,7 @@ from mkiso.archive.lifecycle import Claim, Remedy
 from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed, undelivered
 from mkiso.archive.reconcile import reconcile
-from mkiso.archive.store import MARK, Store, deliver_to_store, put
+from mkiso.archive.store import MARK, Store, deliver_to_store, put, require_store
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config.settings import Settings
 from mkiso.errors import ArchiveUnusable, StorageFull
@@ -344,3 +344,56 @@ def test_what_a_killed_run_left_of_the_stores_mark_is_cleared_away(ledger: Ledge
     (settings.archive.directory / f"{MARK}.0123.new").write_text("{")
     Store.open(ledger)
     assert [entry.name for entry in settings.archive.directory.iterdir()] == [MARK]
+
+
+def test_a_look_at_the_store_says_what_a_run_would_and_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    directory, away = settings.archive.directory, settings.archive.directory.with_name("unmounted")
+    assert "becomes the store with the next volume" in require_store(settings)
+    assert not directory.exists() and not settings.storage.data_dir.exists()
+    stored(settings, "one", "1.2")
+    before = sorted(directory.rglob("*"))
+    assert f"{directory} is this archive's store" in require_store(settings)
+    assert sorted(directory.rglob("*")) == before
+    directory.rename(away)
+
+    def refuses(words: str) -> None:
+        """Both say the same."""
+        with pytest.raises(ArchiveUnusable, match=words) as looked:
+            require_store(settings)
+        with Ledger.open(settings) as ledger, pytest.raises(ArchiveUnusable) as ran:
+            Store.open(ledger)
+        assert looked.value.words == ran.value.words
+
+    refuses("isn't there.*mounted")
+    directory.mkdir()
+    refuses("isn't there.*mounted")
+    (directory / MARK).write_bytes(bytes(70))
+    refuses("is damaged")
+    shutil.copy(away / MARK, directory)
+    (directory / MARK).write_text((directory / MARK).read_text().replace('"archive": "', '"archive": "0'))
+    refuses("store of another archive")
+    shutil.rmtree(directory)
+    directory.write_text("no folder")
+    refuses("can't be used: Not a directory")
+
+
+def test_a_look_at_a_store_that_is_full_or_read_only_says_so(settings: Settings) -> None:
+    unmount = mounted(settings.archive.directory, "64k")
+    try:
+        with pytest.raises(StorageFull, match=r"has 66 kB free, and a volume takes up to 4\.7 GB: make room"):
+            require_store(settings)
+        subprocess.run(["mount", "-o", "remount,ro", settings.archive.directory], check=True)
+        with pytest.raises(ArchiveUnusable, match="Read-only file system; if it came after mkiso's start"):
+            require_store(settings)
+    finally:
+        unmount()
+
+
+def test_a_volume_that_is_linked_into_the_store_needs_no_room_there(settings: Settings, tmp_path: Path) -> None:
+    unmount = mounted(tmp_path / "disk", "64k")
+    try:
+        storage = settings.storage.model_copy(update={"data_dir": tmp_path / "disk" / "data"})
+        archive = settings.archive.model_copy(update={"directory": tmp_path / "disk" / "archive"})
+        assert "66 kB are free" in require_store(settings.model_copy(update={"storage": storage, "archive": archive}))
+    finally:
+        unmount()

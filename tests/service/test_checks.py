@@ -22,11 +22,13 @@ import pytest
 from rich.console import Console
 
 from mkiso.audit.messages import queried
+from mkiso.config.archive import Archive
 from mkiso.config.disc import Print, Viewer
 from mkiso.config.settings import Audit, Prefect, Receiver, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import PacsSilent
 from mkiso.pictures.confinement import landlock_version
+from mkiso.storage.data_format import FORMAT
 from mkiso_service.checks.registry import CHECKS, Check, Finding, Site, checks_of, examine
 from mkiso_service.cli.doctor import diagnose
 from mkiso_service.process_states import RECENT_SECONDS
@@ -180,6 +182,42 @@ def test_the_doctor_says_why_the_data_folder_cant_be_used_and_health_tells_no_pa
     outside, inside = finding(site, "disk"), finding(replace(site, inside=True), "disk")
     assert (outside.well, outside.words) == (False, "storage.data_dir can't be used: `mkiso doctor` says why.")
     assert not inside.well and "/proc is the kernel's own" in inside.words
+
+
+def test_the_doctor_says_that_a_newer_mkiso_wrote_there(tmp_path: Path) -> None:
+    site = site_in(tmp_path)
+    (tmp_path / "format").write_text(f"{FORMAT + 1}\n")
+    outside, inside = finding(site, "disk"), finding(replace(site, inside=True), "disk")
+    assert (outside.well, str(tmp_path) in outside.words) == (False, False)
+    assert not inside.well and f"storage.data_dir {tmp_path} holds data of a newer mkiso" in inside.words
+
+
+def test_the_doctor_looks_at_the_store_of_an_archive_that_has_one(tmp_path: Path) -> None:
+    archive = Archive(enabled=True, directory=tmp_path / "store")
+    site = site_in(tmp_path / "data", archive=archive)
+    assert "archive_store" in {check.name for check in checks_of(site.settings, inside=True)}
+    assert "archive_store" not in {check.name for check in checks_of(site.settings)}  # a front machine needs none
+    elsewhere = site.settings.model_copy(update={"archive": archive.model_copy(update={"output": "robot"})})
+    assert "archive_store" not in {check.name for check in checks_of(elsewhere, inside=True)}
+    assert finding(site, "archive_store").words.startswith(f"{tmp_path / 'store'} becomes the store")
+    (tmp_path / "store" / "A20200101_0001").mkdir(parents=True)
+    found = finding(site, "archive_store")
+    assert not found.well and "lie volumes that the ledger knows nothing of, such as A20200101_0001" in found.words
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ledger.sqlite").write_text("no database, and longer than any header of one" * 100)
+    found = finding(site, "archive_store")
+    assert (found.well, "can't be told without the ledger" in found.words) == (False, True)
+    prefect = Prefect(api_url="http://127.0.0.1:4200/api", api_auth_string="a:of-sixteen-or-more")
+    front = site_in(tmp_path, archive=archive, prefect=prefect)
+    assert finding(front, "archive_store").words == "is looked at on a machine with a worker"
+
+
+def test_the_doctor_says_how_to_try_what_nginx_sends() -> None:
+    settings = Settings(server=Server(accel_redirect="/_discs/", public_url="https://discs.example"))
+    [check] = [check for check in checks_of(settings, inside=True) if check.name == "nginx"]
+    told = examine(check, Site(settings, None, 1.0, inside=True))  # type: ignore[arg-type]
+    assert told.well and told.words.endswith("mkiso burn --url https://discs.example ACCESSION")
+    assert "nginx" not in {check.name for check in checks_of(Settings(), inside=True)}
 
 
 def test_processes_that_nobody_keeps_any_more_are_not_said_to_run(tmp_path: Path) -> None:
