@@ -73,7 +73,8 @@ def implementation() -> str:
 
 
 def product() -> str:
-    return table(["vendor", "product", "version"], [["the mkiso project", "mkiso", program_version()]])
+    number = program_version().partition("+")[0]
+    return table(["vendor", "product", "version"], [["the mkiso project", "mkiso", number]])
 
 
 def services() -> str:

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -18,6 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from mkiso.implementation import program_version
 from mkiso.storage.files import sha256_of
 from mkiso.study.selection import EVERYTHING, Selection
 from mkiso.trust import is_plain, trusting
@@ -293,7 +293,7 @@ class Client:
 
     def _other_version(self) -> ServiceError:
         words = (
-            f"{self._url} answered in a way that this command (mkiso {version('mkiso')}) doesn't know. Either the "
+            f"{self._url} answered in a way that this command (mkiso {program_version()}) doesn't know. Either the "
             "service is another version of mkiso: upgrade the older one, or use the command beside the service. Or "
             "the address is wrong."
         )

@@ -129,7 +129,6 @@ def _run(name: str) -> None:
 def serve() -> int:
     """Run everything that one machine needs. That is Prefect, the receiver, the worker and the webhook."""
     settings = _begin()
-    from mkiso.config.file import named_in
     from mkiso_service.prefect.password import with_password
     from mkiso_service.processes.supervisor import run as supervise
 
@@ -294,6 +293,6 @@ for each in (burn, print_, find, series, jobs, cancel, letter, archive, init, se
 @cli.command()
 def version() -> None:
     """Show the version."""
-    from importlib.metadata import version as version_of
+    from mkiso.implementation import program_version
 
-    click.echo(version_of("mkiso"))
+    click.echo(program_version())

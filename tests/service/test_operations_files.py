@@ -98,7 +98,7 @@ def test_an_image_holds_the_program_and_no_configuration() -> None:
     rules = [line for line in (root / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
     assert rules[0] == "*"
     seen = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert seen == {"pyproject.toml", project["project"]["readme"], *packages}
+    assert seen == {"pyproject.toml", "setup.py", project["project"]["readme"], *packages}
 
 
 def test_install_prints_or_writes(tmp_path: Path) -> None:
