@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from mkiso_service.processes.parts import importing
 from peers.nursery import nursery
 
 pytest_plugins = ["peers.hospital"]
 
 settings.register_profile("mkiso", deadline=None)
 settings.load_profile("mkiso")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """All modules that are imported and all tests that are collected stay."""
+    with importing():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
