@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from functools import cache, partial
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -69,17 +70,17 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     prints = Prints(settings, asked, previews, health_of)
     page = CounterPage(settings, keys)
     signing_in = SigningIn(settings, people, keys, sessions, trail)
-    described = description_of(settings)
+    described = cache(partial(description_of, settings))  # when somebody asks: it takes ten times all else
     measuring = asyncio.Lock()
 
     async def health(request: Request) -> Response:
         return Json(await health_of.answer(), headers={"cache-control": "no-store"})
 
     async def openapi(request: Request) -> Response:
-        return Json(described)
+        return Json(await asyncio.to_thread(described))
 
     async def docs(request: Request) -> Response:
-        return docs_page(request, described)
+        return docs_page(request, await asyncio.to_thread(described))
 
     async def measured(request: Request) -> Response:
         try:
