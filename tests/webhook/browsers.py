@@ -30,13 +30,16 @@ def is_right(browser: Browser, code: str, pictures: Path, name: str) -> None:
     browser.until("document.readyState === 'complete'")
     browser.run("window.stop()")  # it stays as it is
     assert browser.run("document.documentElement.lang") == code
+    sideways = "(each) => each.scrollWidth > each.clientWidth && getComputedStyle(each).overflowX === 'auto'"
     for width in WIDTHS:
         browser.size(width, 800)
-        browser.picture(pictures / f"{name}-{width}.png")
-        assert browser.run("document.documentElement.scrollWidth <= innerWidth"), name
-        sideways = "(each) => each.scrollWidth > each.clientWidth && getComputedStyle(each).overflowX === 'auto'"
-        assert not browser.run(f"[...document.querySelectorAll('*')].some({sideways})"), name
-        assert browser.violations() == [], name
+        try:
+            assert browser.run("document.documentElement.scrollWidth <= innerWidth"), name
+            assert not browser.run(f"[...document.querySelectorAll('*')].some({sideways})"), name
+            assert browser.violations() == [], name
+        except AssertionError:
+            browser.picture(pictures / f"{name}-{width}.png")
+            raise
 
 
 def goes_to(browser: Browser, selector: str, *, back: bool = False) -> None:
