@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,23 +122,31 @@ def require_all(folder: Path, study: StudyFiles) -> None:
         raise RuntimeError(f"{count} of {len(study.files)} instances came")
 
 
-def fetch_as_mkiso(target: Path, sections: str, accession_number: str) -> None:
+def as_mkiso(target: Path, sections: str, accession_number: str) -> Callable[[], None]:
+    """Retrieves by the source of these settings, which has imported what it needs."""
     settings = Settings.model_validate_json(sections)
     source = source_of(settings)
-    [study] = find_studies(source, accession_number)
-    retrieve(source, settings.identity, study, target, [], lambda _: None)
+
+    def fetch() -> None:
+        [study] = find_studies(source, accession_number)
+        retrieve(source, settings.identity, study, target, [], lambda _: None)
+
+    return fetch
 
 
-def fetch_as_client(target: Path, base_url: str, study_instance_uid: str) -> None:
-    for number, dataset in enumerate(DICOMwebClient(url=base_url).iter_study(study_instance_uid)):
-        dataset.save_as(target / f"{number}.dcm")
+def as_client(target: Path, base_url: str, study_instance_uid: str) -> Callable[[], None]:
+    def fetch() -> None:
+        for number, dataset in enumerate(DICOMwebClient(url=base_url).iter_study(study_instance_uid)):
+            dataset.save_as(target / f"{number}.dcm")
+
+    return fetch
 
 
 def main() -> int:
     who, seconds, target, *arguments = sys.argv[1:]
-    fetch = {"mkiso": fetch_as_mkiso, "dicomweb-client": fetch_as_client}[who]
+    fetch = {"mkiso": as_mkiso, "dicomweb-client": as_client}[who](Path(target), *arguments)
     began = time.perf_counter()
-    fetch(Path(target), *arguments)
+    fetch()
     Path(seconds).write_text(str(time.perf_counter() - began))
     return 0
 
