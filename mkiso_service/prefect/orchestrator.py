@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from mkiso.config.settings import Settings
-from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.errors import JobNotFound, OrchestratorUnavailable, PrintUncertain, QueueFull
 from mkiso.storage.report import find_report
 from mkiso.study.question import Question
 from mkiso_service.prefect.api import PrefectApi
@@ -60,6 +60,10 @@ TURN_SECONDS = 60.0  # how long a question waits for those before it
 POLL_SECONDS = 5.0  # the safety net under the events, which tell of an end after 0.07 s
 RECONNECT_SECONDS = 2.0
 RETRY_AFTER_SECONDS = 30
+UNSURE = (
+    "Prefect didn't say whether this print has begun. Look at the list of jobs and at the robot; ask again only where "
+    "it is in neither."
+)
 
 logger = logging.getLogger("mkiso.webhook.orchestrator")
 
@@ -95,7 +99,7 @@ class Orchestrator(Protocol):
 
     async def ask(self, question: Question, request_id: str = "") -> Asked:
         """The job of a question: the one in flight, else a new one, which keeps `request_id`. Raises QueueFull,
-        OrchestratorUnavailable.
+        OrchestratorUnavailable; of a print that may have begun PrintUncertain.
         """
 
     async def standing(self, job_id: str) -> Standing:
@@ -129,6 +133,7 @@ class PrefectOrchestrator:
         self._turn = asyncio.Lock()
         self._coming = 0
         self._failed = 0.0, ""
+        self._is_creating = False
         self._deployment_ids: dict[str, str] = {}
         self._flows: set[UUID] = set()
         self._ends: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
@@ -170,11 +175,14 @@ class PrefectOrchestrator:
                 except OrchestratorUnavailable as error:
                     if (now := time.monotonic()) - asked_at > CALL_SECONDS / 2:  # else it had one, of its own question
                         self._failed = now, error.words
+                    if self._is_creating and question.kind == "print":
+                        raise PrintUncertain(UNSURE) from None
                     raise
         finally:
             self._coming -= 1
 
     async def _asked(self, question: Question, request_id: str) -> Asked:
+        self._is_creating = False
         # What has to be known is asked at once: under load each answer takes its time in the server's queue.
         name = DEPLOYMENTS[question.kind]
         expected = self._deployment_ids.get(name) or await self._deployment_id(name, question)
@@ -205,7 +213,9 @@ class PrefectOrchestrator:
                 "labels": {REQUEST_ID_LABEL: request_id},
                 "idempotency_key": f"{question.key}:{before.id if before else 'first'}",
             }
+            self._is_creating = True
             told, is_new = await self._api.create(f"/deployments/{deployment_id}/create_flow_run", asked)
+            self._is_creating = False
             run = Run.model_validate(told)
             joins = run.state_type in JOINABLE and _answers(run.parameters, question) and self._is_due(run)
             if is_new or (joins and not await self._has_told(run)):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -21,7 +22,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Runni
 
 from mkiso.config.settings import Prefect, Server, Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailable, PrintUncertain, QueueFull
 from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Kind, Question
 from mkiso_service.prefect import api as api_module
@@ -29,6 +30,7 @@ from mkiso_service.prefect import orchestrator as module
 from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.orchestrator import FINAL, JOINABLE, Asked, PrefectOrchestrator, Standing
 from mkiso_service.worker.deploy import ensure_deployments
+from peers.link import Link
 from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.prefect_server import AUTH, PrefectServer, deploy
@@ -695,5 +697,31 @@ def test_a_question_that_prefect_answers_badly_fails_for_nobody_else(
             asked = [question("print"), *(question() for _ in range(3))]
             told = await asyncio.gather(*map(here.ask, asked), return_exceptions=True)
             assert [type(each) for each in told] == [OrchestratorUnavailable, Asked, Asked, Asked]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("kind", "error"), [("print", PrintUncertain), ("download", OrchestratorUnavailable)])
+def test_a_print_that_prefect_may_have_begun_is_not_to_be_asked_for_again(
+    api_url: str, monkeypatch: pytest.MonkeyPatch, kind: Kind, error: type[Exception]
+) -> None:
+    monkeypatch.setattr(module, "CALL_SECONDS", 10)
+    port = urlsplit(api_url).port or 0
+
+    async def scenario() -> None:
+        with Link(port, hush_at=b"create_flow_run") as link:
+            async with desk(f"http://127.0.0.1:{link.port}/api") as here:
+                with pytest.raises(error):
+                    await here.ask(question(kind))
+                assert link.hushed.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_a_print_that_was_not_begun_may_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with desk(f"http://127.0.0.1:{free_port()}/api") as here:
+            with pytest.raises(OrchestratorUnavailable):
+                await here.ask(question("print"))
 
     asyncio.run(scenario())
