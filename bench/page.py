@@ -110,7 +110,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         if row.ours.peak_mb
         else ""
     )
-    in_seconds = row.unit == "s" and row.reference is None and row.least is None
+    in_seconds = row.unit == "s" and row.ratio in (row.ours.median, max(row.ours.values))  # and no ratio
     result = f"**{row.ratio:.2f}{' s' * in_seconds}**"
     case = f"{row.case} ({row.remark})" if row.remark else row.case
     reference = _number(row.reference, row.unit) if row.reference else ""
