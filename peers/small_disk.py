@@ -1,10 +1,10 @@
-"""A disk that is small, and full when a test wants it: a file system in memory, which only root may mount."""
+"""File systems that a test mounts, which only root may; a small one in memory, full when the test wants it."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,22 @@ import pytest
 _AT_ONCE = bytes(1 << 16)
 
 
-@contextmanager
-def small_disk(folder: Path, *options: str) -> Iterator[Path]:
+def small_disk(folder: Path, *options: str) -> AbstractContextManager[Path]:
     """Mounted at a folder, with options of tmpfs(5) such as `size=1m` or `nr_inodes=30`."""
+    return _mounted(folder, "-t", "tmpfs", "-o", ",".join(("mode=700", *options)), "tmpfs")
+
+
+def mounted(image: Path, folder: Path) -> AbstractContextManager[Path]:
+    """The file system in a file, at a folder."""
+    return _mounted(folder, "-o", "loop", image)
+
+
+@contextmanager
+def _mounted(folder: Path, *what: str | Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    told = ",".join(("mode=700", *options))
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", told, "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    done = subprocess.run(["mount", *what, folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config.settings import Settings
 from mkiso.errors import ArchiveUnusable, StorageFull
 from mkiso.storage.files import sha256_of
+from peers.small_disk import small_disk
 from tests.archive.conftest import Copies
 from tests.archive.discs import DAY, RANGE, archive, master
 
@@ -286,17 +288,9 @@ def test_a_folder_with_volumes_that_nobody_knows_is_no_store(ledger: Ledger, set
 
 
 def mounted(folder: Path, size: str) -> Callable[[], None]:
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("mounting isn't allowed here")
-
-    def unmount() -> None:
-        subprocess.run(["umount", folder], check=True)
-
-    return unmount
+    stack = ExitStack()
+    stack.enter_context(small_disk(folder, f"size={size}"))
+    return stack.close
 
 
 def test_a_full_store_leaves_nothing_half_stored(ledger: Ledger, settings: Settings) -> None:

@@ -4,7 +4,6 @@ tests/receiver/test_attacks.py.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from peers.discs import assert_holds_exactly, extract
 from peers.orthanc import Orthanc
 from peers.ports import free_port
 from peers.service import AE_TITLE, Service
+from peers.small_disk import small_disk
 
 pytestmark = [pytest.mark.end_to_end]
 
@@ -24,19 +24,12 @@ IMAGE_MIB = 0.5
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "data", f"size={DISK_MIB}m") as folder:
+        yield folder
 
 
-def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:
+def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(data_dir: Path, tmp_path: Path) -> None:
     """In mid-move (more images than fit) and in mastering (the images fit, the image of the disc doesn't); then a small
     job passes.
     """
@@ -50,13 +43,13 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path
         orthanc.store(file for files in studies.values() for file in files)
         sections: dict[str, dict[str, Any]] = {
             "pacs": {"quiet_timeout_seconds": 1, "move_attempts": 2, "back_off_seconds": 0.1},
-            "storage": {"data_dir": str(small_disk), "keep_failed_hours": 0},
+            "storage": {"data_dir": str(data_dir), "keep_failed_hours": 0},
         }
         # Prefect has a disk of its own here: what is tried is a store that fills up beside a whole orchestrator.
         asked = (orthanc.ae_title, orthanc.port)
         service = Service(tmp_path / "mkiso", asked, sections, receiver_port=receiver_port, warm=True)
         service.environment["PREFECT_HOME"] = str(service.data_dir / "prefect")
-        service.data_dir = small_disk
+        service.data_dir = data_dir
         with service:
             for accession_number in ("HUGE1", "LARGE1"):
                 refused = service.download(accession_number)
@@ -65,7 +58,7 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path
                 run = service.run_ended(refused.json()["job_id"])
                 told = f"{refused.json()['error']} [storage_full]"
                 assert (run["state_type"], run["state"]["message"]) == ("FAILED", told)
-                nothing_left(small_disk)
+                nothing_left(data_dir)
             assert "a700" in orthanc.log().lower(), "the PACS wasn't told why"
             assert "A700, it can't be written: No space left on device" in service.log()
 

@@ -14,8 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +29,7 @@ from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.reread import read_whole
 from mkiso.storage.shelf import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
 from peers.lines import at_each_line
+from peers.small_disk import mounted
 
 JOB = "019aca32-6c00-7000-8000-000000000000"  # UUIDv7: its report lies in the folder of a day
 FORK = multiprocessing.get_context("fork")
@@ -119,18 +118,6 @@ def test_a_crash_before_each_step_leaves_a_whole_disc_or_none(tmp_path: Path) ->
             break
         assert child.exitcode == -signal.SIGKILL
     assert number > 20 and outcomes == sorted(outcomes) and outcomes[0] == 0 and outcomes[-1] == 1
-
-
-@contextmanager
-def mounted(device: Path, folder: Path) -> Iterator[Path]:
-    folder.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-o", "loop", device, folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.peer

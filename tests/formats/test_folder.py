@@ -17,6 +17,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.media.layout import Layout, lay_out
 from mkiso.study.gate import Part
 from peers.corpus import THAI, make_study
+from peers.small_disk import mounted
 from tests.media.discs import CREATED, instances, passed, settings
 
 
@@ -50,12 +51,8 @@ def stick(tmp_path: Path) -> Iterator[Path]:
     (file := tmp_path / "stick.img").touch()
     os.truncate(file, 40_000_000)
     subprocess.run(["mkfs.fat", "-F", "32", file], check=True, capture_output=True)
-    (place := tmp_path / "mounted").mkdir()
-    done = subprocess.run(["mount", "-o", "loop", file, place], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no loop mount here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with mounted(file, tmp_path / "mounted") as place:
+        yield place
 
 
 def _holds(folder: Path, disc: Layout) -> bool:
