@@ -9,23 +9,19 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from mkiso.config.archive import Archive
 from mkiso.config.settings import Prefect, Settings
 from mkiso_service.prefect.environment import QUEUES
 from mkiso_service.worker.deploy import ensure_deployments, is_missing
-from tests.webhook.prefect_server import AUTH, PrefectServer
+from tests.webhook.prefect_server import AUTH, asked_here
 
 pytestmark = pytest.mark.peer
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    with (
-        PrefectServer(tmp_path_factory.mktemp("prefect")) as server,
-        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: AUTH}),
-    ):
+    with asked_here(tmp_path_factory.mktemp("prefect")) as server:
         yield Settings(prefect=Prefect(api_url=server.api_url, api_auth_string=AUTH), archive=Archive(enabled=True))
 
 

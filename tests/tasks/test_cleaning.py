@@ -12,23 +12,19 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, Running
 
 from mkiso.config.archive import Archive
 from mkiso_service.worker.deployments import deployments
 from tasks.cleaning import OURS, remove_runs
-from tests.webhook.prefect_server import AUTH, PrefectServer, deploy
+from tests.webhook.prefect_server import PrefectServer, asked_here, deploy
 
 pytestmark = pytest.mark.peer
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with (
-        PrefectServer(tmp_path_factory.mktemp("prefect")) as server,
-        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: AUTH}),
-    ):
+    with asked_here(tmp_path_factory.mktemp("prefect")) as server:
         deploy(server.api_url)
         yield server
 

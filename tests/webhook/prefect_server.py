@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -46,6 +48,18 @@ class PrefectServer(Process):
             return httpx.get(f"{self.api_url}/health", timeout=10, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
+
+
+@contextmanager
+def asked_here(folder: Path) -> Iterator[PrefectServer]:
+    """A server that Prefect's own client asks in this process."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    with (
+        PrefectServer(folder) as server,
+        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: AUTH}),
+    ):
+        yield server
 
 
 def deploy(api_url: str) -> None:
