@@ -1,5 +1,5 @@
-"""The number of the form in which data lies, in a file of each folder that holds any: an older mkiso refuses what it
-would misread (docs/decisions/reports-by-day.md).
+"""The format number of the data, in a file of each folder that holds any: an older mkiso refuses what it would misread
+(docs/decisions/reports-by-day.md).
 """
 
 from __future__ import annotations

@@ -433,7 +433,7 @@ def _answers(parameters: Mapping[str, Any], question: Question) -> bool:
         return False
     try:
         asked = Question.of_run(question.kind, parameters)
-    except (TypeError, ValueError):  # whoever has Prefect's password can give a run anything
+    except (TypeError, ValueError):  # anybody with Prefect's password can give a run any parameters
         return False
     return replace(asked, accession_numbers=question.accession_numbers, orders_told=question.orders_told) == question
 

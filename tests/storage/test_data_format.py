@@ -1,4 +1,4 @@
-"""The number of the form in which data lies: whoever finds a larger one than it knows writes nothing there."""
+"""Data folders have a format number. A mkiso that finds a larger one than its own writes nothing there."""
 
 from __future__ import annotations
 

@@ -351,7 +351,7 @@ def test_one_client_that_asks_without_end_is_told_429(tmp_path: Path) -> None:
     assert told[:61] == [404] * 61 and 429 in told[61:]
 
 
-def test_over_tls_every_answer_says_so_whoever_sends_it(tmp_path: Path, desk: Desk) -> None:
+def test_every_answer_over_tls_has_hsts_from_mkiso_and_from_nginx(tmp_path: Path, desk: Desk) -> None:
     certificate(tmp_path)
     (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
     secure, alias = free_port(), tmp_path / "alias"
