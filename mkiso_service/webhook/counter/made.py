@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -32,7 +33,8 @@ MOST = {"csv": 50_000, "json": 1000, "page": 1000}
 """Rows of each form; `more` says that there are others, and `since` and `until` reach them."""
 FORMATS = ("json", "csv")
 _ANSWER = TypeAdapter(WhoMade)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"""(^|[;\t\r\n"])(?=[=+@\t\r-])""")
+"""Where a spreadsheet may begin a cell with a formula; of some countries it divides lines at semicolons."""
 
 
 class MadeReport:
@@ -97,13 +99,13 @@ def seconds_of(moment: str) -> float:
 
 
 def csv_of(rows: Iterable[Made]) -> str:
-    """As RFC 4180 has it. A spreadsheet would take some cells for formulas, so these begin with an apostrophe."""
+    """As RFC 4180 has it. A spreadsheet would take some cells for formulas, so an apostrophe stands before these."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(Made.__annotations__)
     for row in rows:
         cells = [" ".join(value) if isinstance(value, tuple) else str(value) for value in row.values()]
-        writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
+        writer.writerow([_FORMULA.sub(r"\1'", cell) for cell in cells])
     return "\N{ZERO WIDTH NO-BREAK SPACE}" + text.getvalue()
 
 
