@@ -195,6 +195,7 @@ def _serve(settings: Settings) -> None:
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)
     config = uvicorn.Config(
         Gate(app, known_hosts(settings, api.host)),
+        lifespan="on",
         host=api.host,
         port=api.port,
         timeout_keep_alive=api.keepalive_timeout,

@@ -38,6 +38,7 @@ from mkiso.config.in_force import use
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError
 from mkiso.media.pages import compile_templates
+from mkiso.study.question import run_name
 from mkiso_service.ending import Root, end_with, jobs_grace_seconds
 from mkiso_service.log_lines import frames_of, name_job
 from mkiso_service.prefect.environment import REQUEST_ID_LABEL
@@ -96,7 +97,10 @@ def run_flow_run(
     relate_to_nothing(flow_run, settings.prefect.work_pool)
     with handle_engine_signals(flow_run.id):
         name_job(str(flow_run.id), flow_run.name, str(flow_run.labels.get(REQUEST_ID_LABEL, "")))
-        run_flow(deployment.flow, flow_run=flow_run, return_type="state")
+        flow = deployment.flow
+        if deployment.kind and flow_run.name == run_name(deployment.kind, flow_run.parameters):
+            flow.flow_run_name = None  # the webhook has called it so already, and Prefect needn't be told again
+        run_flow(flow, flow_run=flow_run, return_type="state")
 
 
 def relate_to_nothing(flow_run: FlowRun, pool: str) -> None:

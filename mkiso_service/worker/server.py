@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from datetime import date
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
@@ -14,6 +15,7 @@ from prefect.client.orchestration import get_client
 
 from mkiso.config.settings import Settings
 from mkiso.housekeeping import sweep
+from mkiso.languages import language
 from mkiso.pictures.process import bare_environment
 from mkiso_service.ending import jobs_grace_seconds, on_signals
 from mkiso_service.worker.deploy import ensure_deployments, is_missing
@@ -38,6 +40,7 @@ def run(settings: Settings) -> None:
 
     Running jobs get `server.shutdown_grace_seconds`.
     """
+    language(settings.disc.language).date(date.today())  # reads 10 to 40 ms of words, which each run then has
     asyncio.run(_run(settings, FlowRunExecution(warm_context())))
 
 

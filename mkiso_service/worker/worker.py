@@ -8,18 +8,21 @@ import logging
 import socket
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Self
+from uuid import UUID
 
 import anyio
 import anyio.abc
 import prefect.workers.base
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Failed
 from prefect.utilities.services import critical_service_loop
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from pydantic import PrivateAttr
 
 from mkiso_service.worker.admission import NotAdmitted, admitted
 from mkiso_service.worker.deployments import Deployment
@@ -50,11 +53,31 @@ class WarmWorkerResult(BaseWorkerResult):
     """How a flow run's process ended."""
 
 
-class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResult]):
+class RunConfiguration(BaseJobConfiguration):
+    """What the worker has to know of a run: its deployment. No job variables, which count for nothing here."""
+
+    _deployment: DeploymentResponse | None = PrivateAttr(None)
+
+    @property
+    def deployment(self) -> DeploymentResponse | None:
+        """As Prefect has it now."""
+        return self._deployment
+
+    @classmethod
+    async def resolve_for_flow_run(cls, flow_run: FlowRun, *, client: PrefectClient, **others: Any) -> Self:
+        """As Prefect's own, without its questions for the flow and what its templates name."""
+        configuration = cls()
+        if flow_run.deployment_id:
+            configuration._deployment = await client.read_deployment(flow_run.deployment_id)
+        configuration.prepare_for_flow_run(flow_run, configuration.deployment)
+        return configuration
+
+
+class WarmWorker(BaseWorker[RunConfiguration, BaseVariables, WarmWorkerResult]):
     """Runs the flows of mkiso's `own` deployments, and no others. `limit` is how many at a time on this machine."""
 
     type = "mkiso"
-    job_configuration = BaseJobConfiguration
+    job_configuration = RunConfiguration
     job_configuration_variables = BaseVariables
     _description = "Runs mkiso's jobs in forks of a warm process."
     _display_name = "mkiso"
@@ -71,15 +94,14 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: BaseJobConfiguration,
+        configuration: RunConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> WarmWorkerResult:
-        """Run an admitted flow run to its end in a process of its own. `configuration` is ignored: what Prefect makes
-        of its work pool.
-        """
+        """Run an admitted flow run to its end in a process of its own."""
         status = task_status or anyio.TASK_STATUS_IGNORED
         try:
-            ended = await self._execution.execute(flow_run, await self._admitted(flow_run), status)
+            deployment = admitted(flow_run, configuration.deployment, self._own, self.work_pool.name)
+            ended = await self._execution.execute(flow_run, deployment, status)
         except NotAdmitted as refused:
             await self._refuse(flow_run, refused)
             status.started("refused")
@@ -96,10 +118,6 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         # between.
         return WarmWorkerResult(status_code=0, identifier=worker_label(process.pid))
 
-    async def _admitted(self, flow_run: FlowRun) -> Deployment:
-        deployment = await self.client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
-        return admitted(flow_run, deployment, self._own, self.work_pool.name)
-
     async def _refuse(self, flow_run: FlowRun, refused: NotAdmitted) -> None:
         """Forced, so that no retries of the run's own bring it back."""
         log.error("Run %s isn't taken. %s", flow_run.id, refused.words)
@@ -109,6 +127,14 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """Not told: a run is Pending until it is Running, since a fork takes no time that anybody watches, and telling
         takes 0.1 s.
         """
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """Not given: a run says where its process is."""
+
+    @classmethod
+    def get_default_base_job_template(cls) -> dict[str, Any]:
+        """Without job variables: nobody is offered what would be refused, and Prefect checks none for each run."""
+        return {"job_configuration": {"env": {}}, "variables": {"type": "object", "properties": {}}}
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Fetch what is due, unless the worker is about to end or has no place free: an end wakes it then, and Prefect

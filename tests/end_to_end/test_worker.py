@@ -8,20 +8,23 @@ import asyncio
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import prefect.results
 import pytest
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.events.related import related_resources_from_run_context
 from prefect.runner._control_channel import ControlChannel
 from prefect.runner._flow_run_executor import FlowRunExecutor, FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle, ProcessManager
 from prefect.server.database.configurations import AioSqliteConfiguration
-from prefect.workers.base import BaseWorker
+from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
 from mkiso_service.worker.child import relate_to_nothing
+from mkiso_service.worker.worker import RunConfiguration
 from peers.corpus import make_ct_series
 from tests.end_to_end.conftest import Open
 
@@ -39,6 +42,8 @@ from tests.end_to_end.conftest import Open
         (AioSqliteConfiguration.begin_transaction, {"session", "with_for_update"}),
         (BaseWorker._propose_submitting_state, {"flow_run"}),
         (BaseWorker._submit_scheduled_flow_runs, {"flow_run_response"}),
+        (BaseWorker._give_worker_labels_to_flow_run, {"flow_run_id"}),
+        (BaseJobConfiguration.resolve_for_flow_run, {"flow_run", "client"}),
     ],
 )
 def test_the_private_names_are_there(function: object, parameters: set[str]) -> None:
@@ -62,6 +67,30 @@ def test_a_run_asks_nobody_what_its_events_belong_to() -> None:
     with FlowRunContext.model_construct(flow_run=run):  # type: ignore[call-arg]
         related = asyncio.run(related_resources_from_run_context(client=nobody))  # type: ignore[arg-type]
     assert [each.id for each in related] == [f"prefect.flow-run.{run.id}"]
+
+
+def test_the_worker_asks_for_a_runs_deployment_alone() -> None:
+    run = FlowRun(flow_id=uuid4(), deployment_id=uuid4())
+    deployment = DeploymentResponse.model_construct(id=run.deployment_id, name="download", updated=None)
+
+    async def read_deployment(_: UUID) -> DeploymentResponse:
+        return deployment
+
+    alone: Any = SimpleNamespace(read_deployment=read_deployment)
+    known = asyncio.run(RunConfiguration.resolve_for_flow_run(run, client=alone, work_pool=None, worker_name="it"))
+    assert known.deployment is deployment
+
+
+@pytest.mark.end_to_end
+def test_a_run_is_named_by_what_it_was_asked_for_whoever_began_it(open_hospital: Open, tmp_path: Path) -> None:
+    service = open_hospital("dcmqrscp", make_ct_series(tmp_path / "A1", "A1", 1, size=64)).service
+    deployment = service.prefect.get("/deployments/name/make_disc/download").json()["id"]
+    parameters = {"parameters": {"accession_numbers": ["A1"]}}
+    custom = service.prefect.post(f"/deployments/{deployment}/create_flow_run", json=parameters).json()
+    assert custom["name"] != "Disc A1"
+    service.run_ended(custom["id"])
+    asked = service.ask("/api/iso/download", accession_number="A1")
+    assert [service.prefect.get(f"/flow_runs/{run}").json()["name"] for run in (custom["id"], asked)] == ["Disc A1"] * 2
 
 
 @pytest.mark.end_to_end

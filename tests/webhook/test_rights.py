@@ -313,7 +313,7 @@ def test_no_cell_is_a_formula(texts: list[str]) -> None:
 
 def test_a_cell_is_no_formula_where_a_spreadsheet_divides_lines_at_semicolons() -> None:
     row: Any = {"patient_id": 'A;=1+1;"@SUM(A1)"', "name": "-"}
-    assert csv_of([row]).splitlines()[1] == "\"A;'=1+1;\"\"'@SUM(A1)\"\"\",'-"
+    assert csv_of([row]).splitlines()[1] == '"A;\'=1+1;""\'@SUM(A1)""",\'-'
 
 
 def _plain(cell: str) -> str:
