@@ -70,8 +70,8 @@ def test_a_run_asks_nobody_what_its_events_belong_to() -> None:
 
 
 def test_the_worker_asks_for_a_runs_deployment_alone() -> None:
-    run = FlowRun(flow_id=uuid4(), deployment_id=uuid4())
-    deployment = DeploymentResponse.model_construct(id=run.deployment_id, name="download", updated=None)
+    deployment = DeploymentResponse(id=uuid4(), name="download", flow_id=uuid4(), labels={})
+    run = FlowRun(flow_id=deployment.flow_id, deployment_id=deployment.id)
 
     async def read_deployment(_: UUID) -> DeploymentResponse:
         return deployment
