@@ -78,11 +78,6 @@ class PrefectApi:
         """The answer's JSON. Raises httpx.HTTPError, ValueError where the answer isn't JSON."""
         return (await self._send("POST", path, body)).json()
 
-    async def create(self, path: str, body: dict[str, Any]) -> tuple[Any, bool]:
-        """As post, and whether it was made by this: what has its key may be there already."""
-        answer = await self._send("POST", path, body)
-        return answer.json(), answer.status_code == httpx.codes.CREATED
-
     async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """Ask until the server isn't busy: who calls gives it a time. Where a connection was lost ask anew: what we
         post does the same twice as once (a run has its key).

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 import httpx
@@ -35,6 +35,8 @@ DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
 FLOWS = frozenset(name.partition("/")[0] for name in (*DEPLOYMENTS.values(), INBOX))
 """The flows whose runs are jobs."""
 
+ASK_LABEL = "mkiso.ask"
+"""The label of a run that holds which single question made it."""
 JOINABLE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED")  # AwaitingRetry is a kind of SCHEDULED
 QUEUED = ("SCHEDULED", "PENDING")
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -84,8 +86,10 @@ class Run(BaseModel):
 
     id: UUID
     flow_id: UUID
+    created: datetime
     state_type: str | None = None
     parameters: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
     next_scheduled_start_time: datetime | None = None
     work_queue_id: UUID | None = None
     end_time: datetime | None = None
@@ -202,23 +206,23 @@ class PrefectOrchestrator:
         # Each run is created under the question's key and the id of the run before it, so webhooks that race make
         # one run. The chain is followed to its end, since the newest run by time need not be the last link: an
         # operator may have retried an older one. Its end is the run that this makes, whatever is said of it: no
-        # question makes two.
-        before = last
+        # question makes two. That it is made by this the run says itself: the answer that it was created may have been
+        # lost, and by a server's clock that was set back an old run is a new one.
+        before, ask = last, uuid4().hex
         while True:
             asked = {
                 "parameters": question.parameters,
                 "name": question.run_name,
                 "state": {"type": "SCHEDULED"},
                 "tags": [question.tag],
-                "labels": {REQUEST_ID_LABEL: request_id},
+                "labels": {REQUEST_ID_LABEL: request_id, ASK_LABEL: ask},
                 "idempotency_key": f"{question.key}:{before.id if before else 'first'}",
             }
             self._is_creating = True
-            told, is_new = await self._api.create(f"/deployments/{deployment_id}/create_flow_run", asked)
+            run = Run.model_validate(await self._api.post(f"/deployments/{deployment_id}/create_flow_run", asked))
             self._is_creating = False
-            run = Run.model_validate(told)
             joins = run.state_type in JOINABLE and _answers(run.parameters, question) and self._is_due(run)
-            if is_new or (joins and not await self._has_told(run)):
+            if run.labels.get(ASK_LABEL) == ask or (joins and not await self._has_told(run)):
                 return Asked(
                     str(run.id),
                     ended_before=last.end_time if last and last.state_type == "COMPLETED" else None,
@@ -340,10 +344,13 @@ class PrefectOrchestrator:
 
     def _is_due(self, run: Run) -> bool:
         """Whether a run isn't put off (an expected start is the first one, and a retry may be for much later) and,
-        where it waits, has a queue in which a worker finds it.
+        where it waits, has a queue in which a worker finds it. One that was made before the server's clock was set back
+        isn't put off: it starts once that time has come again, and another one would make a second disc.
         """
         start = run.next_scheduled_start_time
-        return start is None or (start <= self._api.now + DUE_WITHIN and run.work_queue_id is not None)
+        return start is None or (
+            start <= max(self._api.now, run.created) + DUE_WITHIN and run.work_queue_id is not None
+        )
 
     async def _deployment_id(self, name: str, question: Question) -> str:
         """The id of a deployment. Raises OrchestratorUnavailable where its runs would answer nobody: somebody has

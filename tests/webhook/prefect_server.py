@@ -24,7 +24,8 @@ class PrefectServer(Process):
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
-        make_database(folder / "prefect.db")
+        self.database = folder / "prefect.db"
+        make_database(self.database)
         environment = {
             "PREFECT_HOME": str(folder),
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",

@@ -1,9 +1,10 @@
 """Questions and jobs on a real Prefect server: joining, racing, waiting, a full queue, a server that is down."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,10 +40,15 @@ pytestmark = pytest.mark.peer
 
 
 @pytest.fixture(scope="module")
-def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
         deploy(server.api_url)
-        yield server.api_url
+        yield server
+
+
+@pytest.fixture(scope="module")
+def api_url(server: PrefectServer) -> str:
+    return server.api_url
 
 
 def question(kind: Kind = "download") -> Question:
@@ -610,13 +616,15 @@ def test_a_deployment_that_asks_for_something_else_makes_no_run(api_url: str, mo
                 with pytest.raises(OrchestratorUnavailable, match="mkiso deploy"):
                     await here.ask(asked)
                 assert await runs_of(here, asked) == []
-            create = PrefectApi.create
+            post = PrefectApi.post
 
             async def changed_just_before(api: PrefectApi, path: str, body: dict[str, Any]) -> Any:
+                if not path.endswith("create_flow_run"):
+                    return await post(api, path, body)
                 async with deployed_with(here, "print", {"language": "de"}):
-                    return await create(api, path, body)
+                    return await post(api, path, body)
 
-            monkeypatch.setattr(PrefectApi, "create", changed_just_before)
+            monkeypatch.setattr(PrefectApi, "post", changed_just_before)
             job = await here.ask(later)
             assert await runs_of(here, later) == [UUID(job.job_id)], "which the worker refuses"
 
@@ -723,5 +731,71 @@ def test_a_print_that_was_not_begun_may_be_asked_for_again(monkeypatch: pytest.M
         async with desk(f"http://127.0.0.1:{free_port()}/api") as here:
             with pytest.raises(OrchestratorUnavailable):
                 await here.ask(question("print"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("end", [Completed(), Failed()])
+def test_a_print_that_ends_before_its_answer_comes_is_not_asked_for_twice(api_url: str, end: State) -> None:
+    """The answer to its creation was lost, and who asked anew took the run, which had ended, for an older one."""
+    port = urlsplit(api_url).port or 0
+
+    async def scenario() -> None:
+        with Link(port, lose_at=b"create_flow_run") as link:
+            async with desk(f"http://127.0.0.1:{link.port}/api") as through, desk(api_url) as here:
+                asked, loop = question("print"), asyncio.get_running_loop()
+
+                async def ended() -> None:
+                    [run] = await runs_of(here, asked)
+                    await move(here, str(run), Running(), end)
+
+                link.on_lost = lambda: asyncio.run_coroutine_threadsafe(ended(), loop).result(LONG)
+                told = await through.ask(asked)
+                assert not link.lose_at
+                assert await runs_of(here, asked) == [UUID(told.job_id)]
+                assert (await through.ask(asked)).job_id != told.job_id, "who asks later wants another one"
+
+    asyncio.run(scenario())
+
+
+def an_hour_ahead(server: PrefectServer, job_id: str) -> None:
+    """As if the server's clock had been an hour ahead when this run was made, and was set back since."""
+    later = "strftime('%Y-%m-%d %H:%M:%f000', {0}, '+1 hour')"
+    columns = ("created", "expected_start_time", "next_scheduled_start_time")
+    changes = ", ".join(f"{column} = {later.format(column)}" for column in columns)
+    with closing(sqlite3.connect(server.database, timeout=LONG)) as database, database:
+        changed = database.execute(f"UPDATE flow_run SET {changes} WHERE id IN (?, ?)", (job_id, UUID(job_id).hex))
+        assert changed.rowcount == 1
+
+
+@pytest.mark.parametrize("kind", ["download", "print"])
+def test_a_clock_that_was_ahead_has_nobody_told_of_an_old_job(server: PrefectServer, kind: Kind) -> None:
+    """For that hour who asked again got the disc of before, without the images that came since, or no print at all."""
+
+    async def scenario() -> None:
+        async with desk(server.api_url) as here, desk(server.api_url) as there:
+            asked = question(kind)
+            first = await here.ask(asked)
+            await move(here, first.job_id, Running(), Completed())
+            an_hour_ahead(server, first.job_id)
+            second = await here.ask(asked)
+            assert second.job_id != first.job_id
+            assert (await there.ask(asked)).job_id == second.job_id
+            assert len(await runs_of(here, asked)) == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("state", [None, Running()])
+def test_a_clock_that_was_ahead_has_no_job_in_flight_made_twice(server: PrefectServer, state: State | None) -> None:
+    async def scenario() -> None:
+        async with desk(server.api_url) as here:
+            asked = question("print")
+            first = await here.ask(asked)
+            if state:
+                await move(here, first.job_id, state)
+            an_hour_ahead(server, first.job_id)
+            assert (await here.ask(asked)).job_id == first.job_id
+            assert await runs_of(here, asked) == [UUID(first.job_id)]
 
     asyncio.run(scenario())
