@@ -24,11 +24,15 @@ def version() -> str:
 def checked_out() -> str:
     """The commit, and whether what is packaged differs from it; empty where git can't say."""
     git = ("git", "--no-optional-locks", "--git-dir=.git", "--work-tree=.")  # of no repository around this folder
-    status = ("status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--", *PACKAGED)
+    status = ("-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--")
+    # Who calls this may be git itself, in a hook, whose environment names the index of another repository.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = (*git, *status, *PACKAGED)
     try:
-        told = subprocess.run((*git, *status), cwd=HERE, capture_output=True, text=True, timeout=60, check=True).stdout
+        done = subprocess.run(command, cwd=HERE, env=own, capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
+    told = done.stdout.decode(errors="replace")  # a branch or a file may have any name
     commit = re.search(r"^# branch\.oid ([0-9a-f]+)$", told, re.MULTILINE)
     is_dirty = any(not line.startswith("#") for line in told.splitlines())
     return f"{commit[1]}{'.dirty' * is_dirty}" if commit else ""

@@ -108,6 +108,25 @@ def test_an_install_ends_well_where_nobody_knows_the_commit(sources: Path, tmp_p
     assert version(sources, **environment) == "1.0.0"
 
 
+def test_a_name_that_is_no_text_ends_no_install(sources: Path) -> None:
+    here = commit(sources)
+    git(sources, "config", "core.quotePath", "false")
+    (sources / "mkiso" / os.fsdecode(b"caf\xe9.py")).touch()
+    assert version(sources) == f"1.0.0+g{here}.dirty"
+
+
+def test_an_install_out_of_a_hook_asks_its_own_checkout(sources: Path) -> None:
+    here = commit(sources)
+    assert version(sources, GIT_DIR="elsewhere", GIT_INDEX_FILE="/nowhere/index") == f"1.0.0+g{here}"
+
+
+def test_an_install_runs_nothing_that_watches_the_checkout(sources: Path, tmp_path: Path) -> None:
+    here = commit(sources)
+    git(sources, "config", "core.fsmonitor", f"touch {tmp_path / 'ran'}; false")
+    assert version(sources) == f"1.0.0+g{here}"
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
 def test_root_installs_from_a_checkout_of_somebody_else(sources: Path) -> None:
     here = commit(sources)
