@@ -55,13 +55,14 @@ def note_format(storage: Storage) -> None:
         storage.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for _, folder in _folders(storage):
             file = _file(folder)
-            if not file.exists() or read_json(file, _NUMBER) != FORMAT:
+            if not file.exists() or read_json(file, _NUMBER) < FORMAT:
                 write_whole(file, f"{FORMAT}\n", durable=True)
     except OSError as error:
         where = error.filename or storage.data_dir
         if error.errno not in NO_ROOM:
             raise ConfigurationError(f"{where} can't be written: {why_refused(error)}.") from None
         log.warning("%s can't be written: the disk is full. The next start tries it again.", where)
+    require_known(storage)  # a newer mkiso may have started meanwhile
 
 
 def _folders(storage: Storage) -> Iterator[tuple[str, Path]]:

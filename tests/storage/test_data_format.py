@@ -63,6 +63,29 @@ def test_a_newer_mkiso_takes_older_data_over_and_the_older_one_then_refuses_it(
     assert numbers(storage) == [f"{FORMAT + 1}\n"] * 2
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_of_two_that_start_at_once_the_older_one_leaves_the_number_and_ends(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """It had looked before the newer one wrote its own, and wrote its own over that."""
+    if is_there:
+        note_format(storage)
+    look = data_format.require_known
+
+    def looks_before_the_newer_one(storage: Storage) -> None:
+        monkeypatch.setattr(data_format, "require_known", look)
+        look(storage)
+        for folder in (storage.data_dir, storage.shared_dir):
+            assert folder
+            folder.mkdir(exist_ok=True)
+            (folder / "format").write_text(f"{FORMAT + 1}\n")
+
+    monkeypatch.setattr(data_format, "require_known", looks_before_the_newer_one)
+    with pytest.raises(ConfigurationError, match="newer mkiso"):
+        note_format(storage)
+    assert numbers(storage) == [f"{FORMAT + 1}\n"] * 2
+
+
 @pytest.mark.parametrize("content", [b"", b"one", b"1.5", b"\0\0", None])
 def test_a_number_that_can_not_be_read_is_no_small_one(storage: Storage, content: bytes | None) -> None:
     file = storage.data_dir / "format"
