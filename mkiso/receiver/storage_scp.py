@@ -25,6 +25,10 @@ from mkiso.receiver.inbox import InboxSpool
 from mkiso.receiver.spool import Incoming, NoRoom, Refused, Spool
 
 LEAST_BYTES_PER_SECOND = 1024  # of a message, once it has taken the idle limit; slower is a peer that wants to hold us
+DRAINED_TIMES = 10
+"""So many times the largest instance that is stored is read of one that isn't, so that what comes after it in the
+association is taken; what is longer has no end.
+"""
 REJECTING_SECONDS = 2.0  # a connection that will be rejected anyhow waits no longer for its request
 
 _CAUSES = {dimse.OUT_OF_RESOURCES: "no_room", dimse.DUPLICATE_SOP_INSTANCE: "two_versions"}
@@ -212,6 +216,7 @@ class Reception:
         self._transfer_syntax = context.transfer_syntax
         self._tally = tally
         self._expectations = spool.expectations
+        self._most_bytes = DRAINED_TIMES * spool.max_instance_bytes
         self.size = 0
         self._incoming: Incoming | None = None
         self._refusal: Refused | None = None
@@ -225,6 +230,8 @@ class Reception:
     def write(self, data: memoryview) -> None:
         self.size += len(data)
         self._tally.size += len(data)
+        if self.size > self._most_bytes:
+            raise ProtocolError("sent a data set without end")
         if self._incoming is None and self._begun >= MAX_BEGINNING_BYTES:
             return
         piece = bytes(data)

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,23 @@ def test_an_instance_beyond_the_limit_is_refused_in_constant_memory(start: Start
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024
         assert expectation.next_arrival(0) is None
         peer.release()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [command(1, sop_instance="1.2.3.4"), command(1, sop_instance="x"), command(0x20)],
+    ids=["too large", "no UID", "no request that is served"],
+)
+def test_what_is_refused_is_read_to_a_bound(start: Start, sent: bytes) -> None:
+    receiver = start(max_instance_gib=0.001)
+    with receiver.expect(STUDY), RawPeer(receiver.port) as peer:
+        peer.associate().send(p_data(sent, control=3))
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                peer.send(p_data(bytes(100_000), control=0))
+            peer.send(p_data(b"", control=2))
+        assert peer.receive()[0] in (0, ABORT)
+    an_honest_peer_is_served(receiver)
 
 
 @pytest.mark.parametrize("uid", ["../x", "..", "/etc/passwd", "1.2.3/4", "1..2", "", "1.2.3\x00.4", "1" * 65, "a.b"])
