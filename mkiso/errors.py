@@ -640,7 +640,7 @@ class JobStopped(RetriableError):
     code = "job_stopped"
     http_status = 503
     meaning = "the job was stopped because its worker ended"
-    remedy = "ask again, or retry the run in the Prefect UI; no print is ordered twice"
+    remedy = "retry the run in the Prefect UI, or ask again; for a print, check the publisher first"
 
 
 class ServiceStopping(RetriableError):

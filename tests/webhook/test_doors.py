@@ -544,25 +544,30 @@ def test_the_end_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     answers: dict[str, httpx.Response] = {}
 
-    def waits() -> None:
+    def waits(what: str) -> None:
         with httpx.Client(base_url=client.base_url, timeout=LONG, trust_env=False) as other:
-            answers["waiting"] = other.get("/api/iso/download?accession_number=B")
+            answers[what] = other.get(f"/api/iso/{what}?accession_number=B")
 
     with served(settings, desk) as client:
-        waiting = threading.Thread(target=waits)
-        waiting.start()
+        waiting = [threading.Thread(target=waits, args=(what,)) for what in ("download", "print")]
+        for each in waiting:
+            each.start()
         with client.stream("GET", "/api/iso/download?accession_number=A") as answer:
             pieces = answer.iter_raw(1 << 20)
             received = len(next(pieces))
-            until(lambda: desk.waiting)
+            until(lambda: desk.waiting == 2)
             client.stop.set()
             until(lambda: not is_open(settings.server.port))
             received += sum(map(len, pieces))
         assert received == len(content)
-        waiting.join(LONG)
-    stopping = answers["waiting"]
+        for each in waiting:
+            each.join(LONG)
+    stopping = answers["download"]
     assert (stopping.status_code, stopping.json()["code"]) == (503, "service_stopping")
     assert stopping.headers["location"] == stopping.json()["job"] and "retry-after" in stopping.headers
+    printing = answers["print"]  # it goes on, and who came back would have a second disc made
+    assert (printing.status_code, printing.json()["code"]) == (504, "deadline_passed")
+    assert printing.headers["location"] == printing.json()["job"] and "retry-after" not in printing.headers
 
 
 def _raw(client: httpx.Client, request: bytes) -> bytes:

@@ -21,10 +21,11 @@ from mkiso.errors import (
     PacsUnreachable,
     PatientMismatch,
     PublisherRefused,
+    StorageFull,
     StudyNotFound,
 )
 from mkiso.publishers.orderbook import OrderBook
-from mkiso.storage.report import read_report, write_report
+from mkiso.storage.report import JobReport, read_report, stopped, write_report
 from mkiso.storage.shelf import manifests
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
@@ -314,6 +315,38 @@ def test_print(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:
     assert "made_before_minutes" not in client.get("/api/iso/print?accession_number=A").json()
     desk.script = scripts.failed(PublisherRefused("The publisher refused: out of discs."))
     assert client.get("/api/iso/print?accession_number=C").status_code == 502
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "status"),
+    [
+        ("print", stopped("print"), 502),
+        ("print", StorageFull("The disk of mkiso is full."), 503),
+        ("download", stopped("download"), 503),
+    ],
+)
+def test_nobody_is_told_to_come_back_for_a_print_that_may_be_made(
+    client: httpx.Client, desk: Desk, scripts: Scripts, kind: str, error: MkisoError, status: int
+) -> None:
+    """Who came back as Retry-After says had a second disc made of a print that the robot had."""
+    desk.script = scripts.failed(error)
+    answer = client.get(f"/api/iso/{kind}?accession_number=A")
+    assert (answer.status_code, answer.json()["code"]) == (status, error.code)
+    assert ("retry-after" in answer.headers) is (status == 503)
+
+
+def test_a_full_disk_after_the_order_tells_nobody_to_come_back(
+    client: httpx.Client, desk: Desk, scripts: Scripts
+) -> None:
+    def script(job_id: str, question: Question) -> Standing:
+        report = JobReport(job_id, "print", question.accession_numbers, publisher="rimage", proves="queued")
+        write_report(scripts.storage, report.failed(StorageFull("The disk of mkiso is full.")))
+        return "failed"
+
+    desk.script = script
+    answer = client.get("/api/iso/print?accession_number=A")
+    assert (answer.status_code, answer.json()["code"]) == (502, "storage_full")
+    assert "retry-after" not in answer.headers
 
 
 def test_a_print_that_is_queued_is_sent_while_the_robot_is_at_it(

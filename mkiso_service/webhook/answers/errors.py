@@ -16,6 +16,7 @@ from mkiso.errors import JobCancelled, JobCrashed, MkisoError
 from mkiso.storage.report import JobReport, after_a_break
 from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.access.callers import request_id_of
+from mkiso_service.webhook.answers.advice import must_look
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import error_page
 
@@ -107,6 +108,8 @@ async def answer_failed_job(request: Request, error: Exception) -> Response:
         str(told.pop("error", "The job failed.")),
     )
     _note(request, code)
+    if status == 503 and must_look(error.report.kind, code, error.report.proves):
+        status = JobCrashed.http_status  # a program that is told to come back would have a second disc made
     return error_answer(request, status if 400 <= status < 600 else 500, code, words, details=told)
 
 

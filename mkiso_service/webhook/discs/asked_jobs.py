@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import DeadlinePassed
+from mkiso.errors import DeadlinePassed, ServiceStopping
 from mkiso.storage.askings import By, asking, write_asking
 from mkiso.storage.report import JobReport
 from mkiso.storage.room import require_room
@@ -81,7 +81,16 @@ class AskedJobs:
         seconds = min(limit, prefers.wait_seconds) if prefers.respond_async else limit
         seconds = seconds if page_seconds is None else min(seconds, page_seconds)
         queued_is_enough = question.kind == "print" and self._settings.print.wait_for == "queued"
-        report = await self._jobs.end_of(request, asked.job_id, seconds, queued_is_enough=queued_is_enough)
+        try:
+            report = await self._jobs.end_of(request, asked.job_id, seconds, queued_is_enough=queued_is_enough)
+        except ServiceStopping as stopping:
+            if question.kind != "print":
+                raise
+            words = (
+                "mkiso is being restarted; the print goes on. Ask for its state at the address in 'job': asked for "
+                "again it may be made twice."
+            )
+            raise DeadlinePassed(words, **stopping.details) from None
         if report is None and page_seconds is None and not prefers.respond_async:
             words = (
                 f"The job takes longer than {limit:g} seconds; it goes on. Ask for its state at the address in 'job'."
