@@ -62,6 +62,8 @@ TURN_SECONDS = 60.0  # how long a question waits for those before it
 POLL_SECONDS = 5.0  # the safety net under the events, which tell of an end after 0.07 s
 RECONNECT_SECONDS = 2.0
 RETRY_AFTER_SECONDS = 30
+UNSURE_SECONDS = 3600.0
+"""So long who asks again for a print that may have begun is given the one that did: later another one is meant."""
 UNSURE = (
     "Prefect didn't say whether this print has begun. Look at the list of jobs and at the robot; ask again only where "
     "it is in neither."
@@ -138,6 +140,8 @@ class PrefectOrchestrator:
         self._coming = 0
         self._failed = 0.0, ""
         self._is_creating = False
+        self._unsure: dict[str, tuple[float, str]] = {}
+        """By their keys the questions for prints whose runs may have begun unheard: when, and what those runs carry."""
         self._deployment_ids: dict[str, str] = {}
         self._flows: set[UUID] = set()
         self._ends: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
@@ -173,19 +177,25 @@ class PrefectOrchestrator:
                 if failed_at > begun:  # whoever asked before had no answer: nobody waits for the same again
                     raise OrchestratorUnavailable(words)
                 asked_at = time.monotonic()
+                unsure = self._unsure.get(question.key)
+                if unsure is None or asked_at - unsure[0] > UNSURE_SECONDS:
+                    unsure = asked_at, uuid4().hex
                 try:
                     async with self._prefect():
-                        return await self._asked(question, request_id)
+                        asked = await self._asked(question, request_id, unsure[1])
+                    self._unsure.pop(question.key, None)
+                    return asked
                 except OrchestratorUnavailable as error:
                     if (now := time.monotonic()) - asked_at > CALL_SECONDS / 2:  # else it had one, of its own question
                         self._failed = now, error.words
                     if self._is_creating and question.kind == "print":
+                        self._unsure[question.key] = unsure
                         raise PrintUncertain(UNSURE) from None
                     raise
         finally:
             self._coming -= 1
 
-    async def _asked(self, question: Question, request_id: str) -> Asked:
+    async def _asked(self, question: Question, request_id: str, ask: str) -> Asked:
         self._is_creating = False
         # What has to be known is asked at once: under load each answer takes its time in the server's queue.
         name = DEPLOYMENTS[question.kind]
@@ -201,6 +211,8 @@ class PrefectOrchestrator:
             last = await self._newest(question, deployment_id, FINAL)
         if running and not await self._has_told(running):
             return Asked(str(running.id), joined=True)
+        if last and last.labels.get(ASK_LABEL) == ask:  # it has begun, unheard, and ended before it was asked for again
+            return Asked(str(last.id), joined=True)
         if queued >= self._settings.server.max_queued_jobs:
             raise self._full()
         # Each run is created under the question's key and the id of the run before it, so webhooks that race make
@@ -208,7 +220,7 @@ class PrefectOrchestrator:
         # operator may have retried an older one. Its end is the run that this makes, whatever is said of it: no
         # question makes two. That it is made by this the run says itself: the answer that it was created may have been
         # lost, and by a server's clock that was set back an old run is a new one.
-        before, ask = last, uuid4().hex
+        before = last
         while True:
             asked = {
                 "parameters": question.parameters,

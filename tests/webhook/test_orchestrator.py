@@ -799,3 +799,34 @@ def test_a_clock_that_was_ahead_has_no_job_in_flight_made_twice(server: PrefectS
             assert await runs_of(here, asked) == [UUID(first.job_id)]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_print_that_began_unheard_is_not_made_again_by_who_repeats_it(
+    api_url: str, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """The second question made a second disc where the first one had ended: a clerk loads a page anew, a program tries
+    again.
+    """
+    monkeypatch.setattr(module, "CALL_SECONDS", 10)
+    port = urlsplit(api_url).port or 0
+
+    async def scenario() -> None:
+        with Link(port, lose_at=b"create_flow_run") as link:
+            async with desk(f"http://127.0.0.1:{link.port}/api") as through, desk(api_url) as here:
+                asked = question("print")
+                link.on_lost = link.hush
+                with pytest.raises(PrintUncertain):
+                    await through.ask(asked)
+                link.mend()
+                [run] = await runs_of(here, asked)
+                await move(here, str(run), Running(), Completed())
+                if is_late:
+                    monkeypatch.setattr(module, "UNSURE_SECONDS", 0)
+                    assert (await through.ask(asked)).job_id != str(run)
+                    return
+                assert await through.ask(asked) == Asked(str(run), joined=True)
+                assert await runs_of(here, asked) == [run]
+                assert (await through.ask(asked)).job_id != str(run), "who knows of it wants another one"
+
+    asyncio.run(scenario())
