@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -142,7 +142,13 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(Senders, server=settings.server, trail=trail),
             Middleware(Authentication, keys=keys, sessions=sessions, people=people, key_use=key_use, trail=trail),
         ],
-        exception_handlers={**HANDLERS, SeveralDiscs: answer_several, OtherSet: answer_several, ClientGone: _nobody},
+        exception_handlers={
+            **HANDLERS,
+            SeveralDiscs: answer_several,
+            OtherSet: answer_several,
+            ClientGone: _nobody,
+            ClientDisconnect: _nobody,
+        },
     )
     require_rows(app.routes)
     app.state.language = settings.disc.language

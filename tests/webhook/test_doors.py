@@ -448,6 +448,20 @@ def _ask(base_url: httpx.URL, path: str, headers: dict[str, str]) -> None:
         assert other.get(path, headers=headers).status_code < 500
 
 
+@pytest.mark.parametrize("end", [b"", b"5;a=b\nc\r\nabcde\r\n"])
+def test_a_form_that_breaks_off_is_no_error_of_ours(
+    client: httpx.Client, desk: Desk, caplog: pytest.LogCaptureFixture, end: bytes
+) -> None:
+    """Anybody could fill the log with errors, and /metrics with answers of 500."""
+    caplog.set_level("INFO")
+    begun = b"POST /api/iso/print HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as sender:
+        sender.sendall(begun + end)
+    told = until(lambda: [record for record in caplog.records if getattr(record, "path", "") == "/api/iso/print"])
+    assert [record.status for record in told] == [499]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"] and not desk.asked
+
+
 def test_200_slow_clients_keep_nobody_waiting(
     client: httpx.Client, desk: Desk, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
