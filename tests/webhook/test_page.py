@@ -321,6 +321,10 @@ def test_a_scanner_asks_wherever_the_focus_is(browser: Chromium, tmp_path: Path)
         browser.until("document.querySelectorAll('#jobs .done').length === 1")
         assert [asked.accession_numbers for asked in desk.asked] == [("C3",)]
         assert clerk.reads("#problem") == ""
+        browser.run("document.activeElement.blur()")
+        control_v = {"key": "v", "code": "KeyV", "windowsVirtualKeyCode": ord("V"), "modifiers": 2}
+        browser.call("Input.dispatchKeyEvent", type="rawKeyDown", **control_v)  # what is pasted belongs there, too
+        browser.until_ready("numbers")
 
         browser.run("document.getElementById('several').click()")
         for number in ("D1", "D2", ""):
@@ -344,6 +348,11 @@ def test_enter_in_an_empty_field_says_what_is_missing(browser: Chromium, tmp_pat
         clerk.come()
         browser.press("Enter")
         clerk.until_reads("#problem", "Type or scan an accession number first.")
+        browser.run("document.getElementById('problem').textContent = ''")
+        browser.type(" , ")
+        browser.press("Enter")
+        clerk.until_reads("#problem", "Type or scan an accession number first.")
+        browser.run("document.getElementById('numbers').value = ''")
         clerk.ask("A1")
         assert clerk.reads("#problem") == ""
         browser.run("document.getElementById('numbers').focus()")
@@ -480,7 +489,10 @@ def test_numbers_that_are_looked_up_as_one_are_told_of(browser: Chromium, tmp_pa
     with with_pacs(settings, tmp_path / "pacs", "134", "77") as settings, served(settings, Desk()) as client:
         clerk = Clerk(browser, str(client.base_url))
         clerk.come()
-        for typed, told in (("134 77", True), ("134 77 134 77 134 77", True), ("999", False)):
+        for typed, told in (
+            *((typed, True) for typed in ("134 77", "134 77 134 77 134 77", "134;77", "134/77", "134+77", "134，77")),
+            ("999", False),
+        ):
             browser.run("document.getElementById('problem').textContent = ''")
             browser.run("document.getElementById('numbers').value = ''")
             browser.until_ready("numbers")
@@ -488,6 +500,13 @@ def test_numbers_that_are_looked_up_as_one_are_told_of(browser: Chromium, tmp_pa
             browser.press("Enter")
             browser.until(f"{clerk.text('#problem')} !== ''")
             assert str(clerk.reads("#problem")).endswith(hint) == told
+
+
+def test_a_time_is_written_as_on_the_pages_of_the_service(browser: Chromium, tmp_path: Path) -> None:
+    with served(settings_in(tmp_path), Desk()) as client:
+        Clerk(browser, str(client.base_url)).come()
+        told = browser.run("import('/page/words.js').then(({ clock }) => clock('2026-01-02T15:04:00'))")
+    assert told == language("en").moment(datetime(2026, 1, 2, 15, 4))
 
 
 def test_a_clerk_whose_session_has_ended_is_told_so(browser: Chromium, tmp_path: Path) -> None:

@@ -28,16 +28,16 @@ async function look(question, birthDate, again = null) {
   if (turn !== looks) return; // the next number has been asked for meanwhile
   $("problem").textContent = error ? [advice("preview", error), mayBeSeveral(question, error)].filter(Boolean).join(" ") : "";
   if (error) {
-    if (!field.value) field.value = question.numbers.join("\n");
+    if (!field.value) field.value = question.numbers.join(question.numbers.includes("") ? "," : "\n"); // as it was typed
     return;
   }
   whose = { ...body, question, birthDate, again };
   show();
 }
 
-// A number may have a space in it, so two that are divided by one are looked up as one.
+// A number may have a space or such a sign in it, so two that are divided by one are looked up as one.
 function mayBeSeveral({ numbers }, { code }) {
-  const isNone = ["study_not_found", "invalid_accession_number"].includes(code) && numbers.some((number) => /\s/.test(number));
+  const isNone = ["study_not_found", "invalid_accession_number"].includes(code) && numbers.some((number) => /[\s;/+&|，、；]/.test(number));
   return isNone ? gettext("If these are several numbers, write a comma between them.") : "";
 }
 
@@ -216,7 +216,7 @@ $("ask").addEventListener("submit", (event) => {
   const birthDate = wantsBirthDate ? $("birth-date").value : "";
   field.focus();
   const isPending = pending?.question.numbers.join() === numbers.join();
-  if (!numbers.length && !isPending) $("problem").textContent = gettext("Type or scan an accession number first.");
+  if (!numbers.some(Boolean) && !isPending) $("problem").textContent = gettext("Type or scan an accession number first.");
   else if (wantsBirthDate && !birthDate) {
     $("problem").textContent = gettext("Type the patient's birth date too: ask for it, don't read it from a list.");
     $("birth-date").focus();
@@ -274,7 +274,8 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   const focus = document.activeElement;
   if (event.key === "Escape" && whose) $("back").click();
-  const typed = event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.altKey && !event.metaKey;
+  const isPasted = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "v";
+  const typed = event.key.length === 1 && event.key !== " " && !event.altKey && (isPasted || !(event.ctrlKey || event.metaKey));
   if (typed && !focus.matches("textarea, input:not([type=checkbox], [type=radio])") && !focus.closest("dialog")) field.focus();
 });
 

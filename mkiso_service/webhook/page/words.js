@@ -108,7 +108,7 @@ export function day(date) {
 export function clock(moment) {
   const when = new Date(moment);
   if (Number.isNaN(when.getTime())) return "";
-  const time = when.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+  const time = when.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }); // as the service writes it
   if (when.toDateString() === new Date().toDateString()) return time;
   return `${new Intl.DateTimeFormat(language, LONG).format(when)}, ${time}`;
 }
