@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from mkiso.config.settings import Settings
+from mkiso.errors import ConfigurationError
 from mkiso_service.checks.registry import Check, Site, Unwell, checks_of, examine
 from mkiso_service.prefect.orchestrator import Orchestrator, PrefectOrchestrator
 from mkiso_service.prefect.password import with_password
@@ -24,23 +25,38 @@ T = TypeVar("T")
 
 
 def _not_started(check: Check, site: Site) -> str:
-    """In the place of a check of the service's parts, where there is no service: they would all say the same."""
+    """In the place of a check of the service's parts, where there is no service: they would all say the same, but for
+    whose port another program has.
+    """
+    settings = site.settings
+    places = {
+        "receiver": (f"//127.0.0.1:{settings.receiver.port}", "receiver.port"),
+        "prefect": (f"//127.0.0.1:{settings.prefect.server_port}", "prefect.server_port"),
+        "webhook": (settings.server.local_address, "server.port"),
+    }
+    url, key = places.get(check.name, ("", ""))
+    if url and _answers(url):
+        where = urlsplit(url).netloc
+        raise Unwell(f"isn't running, and another program answers at {where}. End that one, or set another {key}.")
     if check.name != "webhook":
         raise Unwell("isn't running.")
     raise Unwell("Nothing runs here. Start `mkiso serve` (as a service: systemctl start mkiso), then ask again.")
 
 
-def _is_started(settings: Settings) -> bool:
-    """Whether there is a service here to be looked at, or parts of one: they may be on several machines."""
-    if settings.prefect.api_url or process_states(settings.storage):
+def _is_started(site: Site, checks: Sequence[Check]) -> bool:
+    """Whether there is a service here to be looked at, or parts of one: they may be on several machines. What answers
+    at their ports may be anybody's.
+    """
+    settings = site.settings
+    if settings.prefect.api_url or process_states(settings.storage) or settings.storage.receiver_socket.exists():
         return True
-    parts = (("127.0.0.1", settings.prefect.server_port), ("127.0.0.1", settings.receiver.port))
-    return settings.storage.receiver_socket.exists() or any(map(_answers, parts))
+    return any(examine(check, site).well for check in checks if check.name == "prefect")
 
 
-def _answers(address: tuple[str, int]) -> bool:
+def _answers(url: str) -> bool:
+    address = urlsplit(url)
     try:
-        socket.create_connection(address, WAIT_SECONDS).close()
+        socket.create_connection((str(address.hostname), address.port or 80), WAIT_SECONDS).close()
     except OSError:
         return False
     return True
@@ -48,10 +64,10 @@ def _answers(address: tuple[str, int]) -> bool:
 
 def _await_start(console: Console, site: Site, checks: Sequence[Check]) -> None:
     """Where mkiso is being started, wait until its parts answer, or had the time for it."""
-    address = urlsplit(site.settings.server.local_address)
+    page = site.settings.server.local_address
     parts, is_told = [check for check in checks if check.of_service and check.name != "webhook"], False
     while is_starting(site.settings.storage):
-        if _answers((str(address.hostname), address.port or 80)) and all(examine(each, site).well for each in parts):
+        if _answers(page) and all(examine(each, site).well for each in parts):
             return
         if not is_told:
             console.print("mkiso is starting …", style="dim")
@@ -60,7 +76,16 @@ def _await_start(console: Console, site: Site, checks: Sequence[Check]) -> None:
 
 
 def diagnose(console: Console, settings: Settings) -> int:
-    """Try everything that mkiso depends on, one after the other; the exit code: 1 where something is wrong."""
+    """Try everything that mkiso depends on, one after the other; the exit code: 1 where something is wrong. Raises
+    ConfigurationError where this user may not look into the data folder.
+    """
+    try:
+        settings.storage.receiver_socket.exists()
+    except PermissionError:
+        raise ConfigurationError(
+            f"Only the user that mkiso runs as may look into {settings.storage.data_dir}: run mkiso doctor as that "
+            "user (runuser -u mkiso -- …)."
+        ) from None
 
     def ask_prefect(what: Callable[[Orchestrator], Coroutine[Any, Any, T]]) -> T:
         async def asked() -> T:
@@ -72,7 +97,7 @@ def diagnose(console: Console, settings: Settings) -> int:
     site, wrong = Site(settings, ask_prefect, WAIT_SECONDS, inside=True), 0
     checks = checks_of(settings, inside=True)
     _await_start(console, site, checks)
-    if not _is_started(settings):
+    if not _is_started(site, checks):
         checks = [
             replace(check, run=partial(_not_started, check)) if check.of_service else check
             for check in checks

@@ -16,7 +16,6 @@ REQUEST_ID_LABEL = "mkiso.request_id"
 """The label of a run that holds the id of the request which asked for it; not a tag, which would stand in every list of
 the UI.
 """
-NOT_TAKEN = "Prefect's API refuses our password: prefect.api_auth_string has to be the one of its server."
 DAY_SECONDS = 86_400
 INBOX = "burn_sent/inbox"
 """The deployment of what was sent to inboxes."""
@@ -29,6 +28,15 @@ ONE_AT_A_TIME = frozenset({"archives"})
 def api_url(prefect: Prefect) -> str:
     """The API of the orchestrator: the configured one, or the one that `mkiso serve` starts here."""
     return prefect.api_url or f"http://127.0.0.1:{prefect.server_port}/api"
+
+
+def not_taken(prefect: Prefect) -> str:
+    """In words, that the orchestrator refuses our password."""
+    if prefect.api_url:
+        why = "prefect.api_auth_string has to be the one of that server."
+    else:
+        why = "where it is another one's, end it or set another prefect.server_port; else restart mkiso."
+    return f"The Prefect server at {api_url(prefect)} refuses mkiso's password: {why}"
 
 
 def begin_with(settings: Settings) -> None:

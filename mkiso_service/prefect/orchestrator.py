@@ -24,7 +24,7 @@ from mkiso.errors import JobNotFound, OrchestratorUnavailable, PrintUncertain, Q
 from mkiso.storage.report import find_report
 from mkiso.study.question import Question
 from mkiso_service.prefect.api import PrefectApi
-from mkiso_service.prefect.environment import INBOX, NOT_TAKEN, REQUEST_ID_LABEL, api_url
+from mkiso_service.prefect.environment import INBOX, REQUEST_ID_LABEL, api_url, not_taken
 
 Standing = Literal["waiting", "running", "suspended", "completed", "failed", "crashed", "cancelled"]
 SUSPENDED: Standing = "suspended"
@@ -425,7 +425,7 @@ class PrefectOrchestrator:
             if status == 404:
                 raise (not_found or _not_deployed)() from None
             if status == 401:
-                raise OrchestratorUnavailable(NOT_TAKEN) from None
+                raise OrchestratorUnavailable(not_taken(self._settings.prefect)) from None
             raise OrchestratorUnavailable(
                 f"The orchestrator (Prefect) can't be reached or doesn't answer ({type(error).__name__}). Try again "
                 "in a minute."

@@ -16,7 +16,7 @@ from prefect.schedules import Schedule
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
-from mkiso_service.prefect.environment import NOT_TAKEN, ONE_AT_A_TIME, QUEUES, api_url
+from mkiso_service.prefect.environment import ONE_AT_A_TIME, QUEUES, not_taken
 from mkiso_service.worker.deployments import Deployment, deployments, parameter_form
 from mkiso_service.worker.worker import WarmWorker
 
@@ -31,7 +31,7 @@ async def ensure_deployments(settings: Settings) -> None:
             await _ensure_pool(client, pool)
         except PrefectHTTPStatusError as error:
             if error.response.status_code == 401:
-                raise ConfigurationError(f"{api_url(settings.prefect)}: {NOT_TAKEN}") from None
+                raise ConfigurationError(not_taken(settings.prefect)) from None
             raise
         there = await _deployments_there(client, settings)
         for wanted in deployments(settings.archive):

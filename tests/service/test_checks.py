@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from rich.console import Console
 
 from mkiso.audit.messages import queried
@@ -26,11 +28,12 @@ from mkiso.config.archive import Archive
 from mkiso.config.disc import Print, Viewer
 from mkiso.config.settings import Audit, Prefect, Receiver, Server, Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import PacsSilent
+from mkiso.errors import ConfigurationError, PacsSilent
 from mkiso.pictures.confinement import landlock_version
 from mkiso.storage.data_format import FORMAT
 from mkiso_service.checks.registry import CHECKS, Check, Finding, Site, checks_of, examine
 from mkiso_service.cli.doctor import diagnose
+from mkiso_service.prefect.environment import not_taken
 from mkiso_service.process_states import RECENT_SECONDS
 from peers.ports import free_port
 from peers.small_disk import small_disk, use_up_names
@@ -270,6 +273,13 @@ def test_the_doctor_waits_while_mkiso_is_starting_and_no_longer(
     assert asked == (5 if waits else 1)
 
 
+def test_who_refuses_the_password_of_prefect_is_named_and_what_to_do() -> None:
+    password = SecretStr("user:the-password-of-a-test")
+    own, other = Prefect(server_port=4299), Prefect(api_url="http://front:4200/api", api_auth_string=password)
+    assert "http://127.0.0.1:4299/api" in not_taken(own) and "set another prefect.server_port" in not_taken(own)
+    assert "http://front:4200/api" in not_taken(other) and "prefect.api_auth_string" in not_taken(other)
+
+
 def told_by_doctor(settings: Settings) -> str:
     console = Console(file=io.StringIO(), width=1000)
     diagnose(console, settings)
@@ -292,6 +302,30 @@ def test_a_service_that_has_never_run_is_explained_once_and_leaves_no_folder(tmp
     assert told.count("mkiso serve") == 1 and "password" not in told
     assert told.count("isn't running.") == 3, told  # receiver, Prefect, worker
     assert not any(tmp_path.iterdir())
+
+
+def test_a_user_who_may_not_look_into_the_data_is_told_so(tmp_path: Path) -> None:
+    settings, before = settings_in(tmp_path), os.geteuid()
+    settings.storage.data_dir.mkdir(mode=0)
+    if not before:
+        os.seteuid(65534)  # root may look into everything
+    try:
+        with pytest.raises(ConfigurationError, match=r"run mkiso doctor as that user"):
+            told_by_doctor(settings)
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("key", ["server.port", "prefect.server_port", "receiver.port"])
+def test_a_port_that_another_program_has_is_told_before_the_first_start(tmp_path: Path, key: str) -> None:
+    """Another mkiso's, for one: a demo that is still up answers as one's own service would."""
+    settings = settings_in(tmp_path)
+    section, name = key.split(".")
+    port = getattr(getattr(settings, section), name)
+    with socket.create_server(("127.0.0.1", port)):
+        told = told_by_doctor(settings)
+    assert f"another program answers at 127.0.0.1:{port}. End that one, or set another {key}." in told, told
+    assert told.count("another program") == 1
 
 
 @contextmanager
