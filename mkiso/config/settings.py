@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -25,7 +25,7 @@ from mkiso.config.access import LOOPBACK, Auth, SignIn, is_loopback, is_private
 from mkiso.config.archive import Archive
 from mkiso.config.disc import Deidentified, Disc, Identity, Print, Priors, Viewer
 from mkiso.config.inboxes import Inbox, Peer
-from mkiso.config.publishers import CStore, Publisher, Robot
+from mkiso.config.publishers import CStore, Publisher, Robot, RobotKind
 from mkiso.config.section import (
     AeTitle,
     EachTitleOnce,
@@ -385,7 +385,7 @@ class Settings(Section):
         elif output != "store" and not isinstance(self.publishers[output], Robot):
             yield (
                 f"archive.output is {output!r}, a DICOM publisher: it makes a disc of a patient, and a volume has "
-                "many. Name 'store' or one of the publishers that take images: epson, primera, rimage or folder."
+                f"many. Name 'store', or a publisher that takes images: of kind {', '.join(get_args(RobotKind))}."
             )
 
     def _wrong_inboxes(self) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -42,10 +42,6 @@ disc:
 storage:
   data_dir: {data_dir}  # needs room for the discs of a day; belongs to the user that mkiso runs as
 """
-
-
-_ROBOTS: Mapping[str, str] = {"epson": "Epson", "primera": "Primera", "rimage": "Rimage", "folder": "Disc-Robot"}
-"""What people call a robot that watches a folder; another one is called by its AE title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +132,12 @@ def _publishers(answers: Answers) -> str:
         return "publishers: {}                  # no robot: discs are files to download\n"
     lines = [f"kind: {answers.robot}"]
     if answers.robot in ("cstore", "mcm"):
+        called = answers.robot_place.partition("@")[0]
         lines += _dicom_place(answers.robot_place)
     else:
+        called = "Disc-Robot" if answers.robot == "folder" else answers.robot.capitalize()
         lines += [f"directory: {_scalar(answers.robot_place)}"]
-    indented = "".join(f"    {line}\n" for line in lines)
-    name = _scalar(_ROBOTS.get(answers.robot) or answers.robot_place.partition("@")[0])
+    indented, name = "".join(f"    {line}\n" for line in lines), _scalar(called)
     return f"publishers:\n  {name}:  # this name is on the counter page\n{indented}\nprint:\n  publisher: {name}\n"
 
 

@@ -56,6 +56,10 @@ class _Port(click.IntRange):
     """As click says what is none."""
 
 
+class _Number(click.IntRange):
+    name = "number"
+
+
 def _asked(words: str, default: Any, **more: Any) -> Callable[..., Any]:
     """An option that is asked for on a terminal where it isn't given; elsewhere its default is taken."""
     return click.option(f"--{more.pop('name')}", help=words, default=default, show_default=default != "", **more)
@@ -145,7 +149,7 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
             answer = {True: "yes", False: "no"}.get(answers[name], answers[name])
             click.echo(f"{number:>3}  {getattr(options[name], 'help', '')}: {answer}")
         words = f"Enter writes {file}, a number corrects that answer"
-        number = click.prompt(words, default=0, show_default=False, type=click.IntRange(0, len(shown)))
+        number = click.prompt(words, default=0, show_default=False, type=_Number(0, len(shown)))
         if not number:
             return
         name = shown[number - 1]
@@ -157,7 +161,7 @@ def _answered(answers: Mapping[str, Any]) -> Answers:
     from mkiso_service.cli.init import Answers
 
     given = {**answers, **{name: answers[name].removeprefix("none") for name in ("robot", "second_kind")}}
-    if given["robot"] in get_args(RobotKind):
+    if given["robot"] in get_args(RobotKind) and given["robot_place"]:
         given["robot_place"] = str(Path(given["robot_place"]).absolute())
     return Answers(**given)
 

@@ -99,6 +99,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("--robot", "mcm", "--robot-place", "RIMAGE"), "is no AE@host:port"),
+        (("--robot", "epson"), "publishers.Epson.directory is empty"),
         (("--pacs-host", "10.0.0.5:104"), "write host: 10.0.0.5 and port: 104"),
         (("--second-kind", "cget", "--second-place", "OLD:104"), "is no AE@host:port"),
         (("--second-kind", "dicomweb", "--second-place", "cloud"), "base_url"),
