@@ -30,6 +30,8 @@ Paper = Literal["a4", "insert"]
 _FONTS = ("fontpkg_noto_sans", "fontpkg_noto_sans_thai", "fontpkg_noto_sans_arabic", "fontpkg_rubik")
 """The first that has a character writes it: Latin, Greek and Cyrillic; Thai; Arabic; Hebrew."""
 _BEFORE_A_THAI_SYLLABLE = re.compile("(?<=[ก-๎])(?=[เแโใไ])")
+_SAYS_NOTHING = frozenset({"DOC", "FID", "KO", "PR", "REG", "RWV", "SR"})
+"""Modalities (PS3.3 C.7.3.1.1.1) of what was written of images: the disc's first page has no such code, either."""
 _MOST_STUDIES = 30
 _MOST_CHARACTERS = 240  # of a value; a person name has 64 in each of its component groups (PS3.5 6.2)
 _INK, _SOFT, _ACCENT = (22, 38, 43), (85, 104, 110), (15, 92, 110)
@@ -189,7 +191,8 @@ class _Page:
     def _study(self, study: FoundStudy) -> None:
         spoken = self._spoken
         title = _short(study.study_description) or spoken.gettext("Examination")
-        facts = [spoken.da(_short(study.study_date)), _short(", ".join(study.modalities))]
+        recorded = ", ".join(each for each in study.modalities if each not in _SAYS_NOTHING)
+        facts = [spoken.da(_short(study.study_date)), _short(recorded)]
         if study.is_prior:
             facts.insert(0, spoken.gettext("Earlier examination"))
         if study.accession_number:

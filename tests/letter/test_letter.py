@@ -130,6 +130,12 @@ def test_dates_and_modalities_that_are_none_leave_a_letter(sign: str, tmp_path: 
     assert pages(tmp_path) == 1
 
 
+def test_a_letter_says_what_was_recorded_as_the_first_page_does(tmp_path: Path) -> None:
+    study = FoundStudy("A1", "20260312", ("CT", "DOC", "ECG", "KO", "PR", "SR"), "CT Thorax", 5, 5)
+    text = read(pdf(replace(letter(), studies=(study,)), language("en"), "a4"), tmp_path)
+    assert "March 12, 2026 · CT, ECG · Accession number A1" in text
+
+
 def test_no_part_of_a_name_is_a_command_of_the_letters_maker(tmp_path: Path) -> None:
     text = read(
         pdf(letter("{nb}**Anna**^__x__ --y--", description="(Tj) \\def <</JS (x)>> {nb}"), language("en"), "a4"),
