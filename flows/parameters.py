@@ -77,7 +77,8 @@ DiscLanguage = Annotated[
     str,
     Field(
         title="Language",
-        description="Of the pages on the disc, such as de; empty: disc.language of the configuration.",
+        description=f"Of the pages on the disc, one of {', '.join(languages())}; empty: disc.language of the "
+        "configuration.",
         pattern=rf"^({'|'.join(languages())})?$",
     ),
 ]
@@ -86,7 +87,8 @@ DiscTransferSyntax = Annotated[
     str,
     Field(
         title="Transfer syntax",
-        description="What the images of the disc are stored as; empty: disc.transfer_syntax of the configuration.",
+        description=f"What the images of the disc are stored as: {' or '.join(get_args(TransferSyntax))}; empty: "
+        "disc.transfer_syntax of the configuration.",
         pattern=rf"^({'|'.join(get_args(TransferSyntax))})?$",
     ),
 ]
