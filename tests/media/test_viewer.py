@@ -347,6 +347,9 @@ def test_two_series_lie_on_one_sheet_with_their_names(viewer: Browser, landscape
     viewer.call("Emulation.setEmulatedMedia", media="print")
     names = "[...document.querySelectorAll('.choose')].every(each => each.getBoundingClientRect().height > 0)"
     assert viewer.run(names)
+    words = "[...document.querySelectorAll('header a, h1, h1 span, .facts')].map(each => getComputedStyle(each).color)"
+    assert set(viewer.run(words)) == {"rgb(0, 0, 0)"}  # whose it is can be read, with grounds printed and without
+    assert viewer.run("getComputedStyle(document.querySelector('header')).backgroundColor") == "rgba(0, 0, 0, 0)"
     viewer.call("Emulation.setEmulatedMedia", media="")
 
 
