@@ -85,7 +85,7 @@ def burn(
 
     from mkiso.formats.folder import require_place
     from mkiso.formats.registry import FORMATS, ISO
-    from mkiso.media.names import PART
+    from mkiso.media.names import PART, filename
     from mkiso_service.cli.burning import ON_A_STICK, burn_into
     from mkiso_service.cli.burning import burn as burn_disc
 
@@ -104,7 +104,7 @@ def burn(
         raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
     if letter_name and deidentified:
         raise click.UsageError("--letter is for a patient, and a de-identified copy is nobody's.")
-    base = "deidentified" if deidentified else next(iter(request.accession_numbers), "disc")
+    base = "deidentified" if deidentified else filename("-".join(request.accession_numbers))
     name = f"{base}{PART * bool(request.selection)}"
     target = place or place_of(output, f"{name}{FORMATS[form or ISO.name].suffix}", force=force)
     letter_file = place_of(letter_name, f"{name}.pdf", force=force) if letter_name else None

@@ -282,6 +282,9 @@ def test_a_folder_gets_the_file_under_its_own_name(
 ) -> None:
     assert run(["burn", "A1", "-o", str(tmp_path), "--url", url]) == 0
     assert (tmp_path / "A1.iso").read_bytes() == IMAGE
+    script.states = [job("done", "done", discs=1)]
+    assert run(["burn", "A1", "B/2", "-o", str(tmp_path), "--url", url]) == 0  # no disc of one is called as one of both
+    assert (tmp_path / "A1-B 2.iso").read_bytes() == IMAGE
     assert run(["burn", "A1", "-o", f"{tmp_path}/nowhere/", "--url", url]) == 1
     assert "there is no such folder" in capsys.readouterr().err
 
