@@ -31,7 +31,7 @@ import yaml
 from rich.console import Console
 
 from mkiso.config.storage import Storage
-from mkiso.errors import MkisoError
+from mkiso.errors import ConfigurationError, MkisoError
 from mkiso.storage.room import size_words
 from mkiso_service.cli.burning import burn
 from mkiso_service.cli.client import Client, DiscRequest, ServiceError
@@ -114,8 +114,6 @@ def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        if shutil.disk_usage(folder.parent).free < 2**30:
-            raise DemoFailed(f"Less than 1 GiB is free for {folder}.")
         place = prepare(folder)
         with running(console, place):
             show(console, place)
@@ -138,18 +136,28 @@ def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
 
 def prepare(folder: Path) -> Place:
     """Make the folder and its configuration, with the usual ports where they are free. What mkiso knew after a demo
-    before is forgotten, so that each begins alike. Raises DemoFailed, and ConfigurationError where one still runs.
+    before is forgotten, so that each begins alike. Raises DemoFailed, also where one still runs.
     """
     from mkiso_service.processes.supervisor import alone
 
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoFailed(f"The folder {folder} can't be made: {error.strerror}.") from None
+    if shutil.disk_usage(folder).free < 2**30:
+        raise DemoFailed(f"Less than 1 GiB is free for {folder}.")
     place = Place(folder, {name: free_port(port) for name, port in DEFAULT_PORTS.items()})
     data, is_own = folder / "data", place.config.exists() and place.config.read_text().startswith(_MADE_BY_DEMO)
     if not is_own and (place.config.exists() or data.exists()):
         raise DemoFailed(f"{folder} holds what isn't of a demo. Name another folder, or remove that one.")
     if data.exists():
-        with alone(Storage(data_dir=data)):
-            shutil.rmtree(data)
+        try:
+            with alone(Storage(data_dir=data)):
+                shutil.rmtree(data)
+        except ConfigurationError:
+            raise DemoFailed(
+                f"One still runs in {folder}: end it with Ctrl-C, or begin another: mkiso demo --folder OTHER."
+            ) from None
     place.config.write_text(_MADE_BY_DEMO + yaml.safe_dump(configuration(place), sort_keys=False))
     with os.fdopen(os.open(place.key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(16))

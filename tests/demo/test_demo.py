@@ -24,7 +24,6 @@ from mkiso.demo.pacs import DemoPacs, Faults, matches
 from mkiso.demo.patient_api import DemoPatientApi, patients_of
 from mkiso.demo.patient_api import Faults as ApiFaults
 from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
-from mkiso.errors import ConfigurationError
 from mkiso_service.cli import demo
 from mkiso_service.cli.demo import DemoFailed, prepare
 from mkiso_service.processes.supervisor import alone
@@ -229,9 +228,16 @@ def test_a_folder_of_others_is_no_demos(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).exists()
 
 
+def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
+        with pytest.raises(DemoFailed, match=r"can't be made: Not a directory\."):
+            prepare(folder)
+
+
 def test_a_demo_that_runs_keeps_what_it_has(tmp_path: Path) -> None:
     prepare(tmp_path)
     (tmp_path / "data").mkdir()
-    with alone(Storage(data_dir=tmp_path / "data")), pytest.raises(ConfigurationError, match="already"):
+    with alone(Storage(data_dir=tmp_path / "data")), pytest.raises(DemoFailed, match="still runs"):
         prepare(tmp_path)
     assert (tmp_path / "data").exists()
