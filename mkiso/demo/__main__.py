@@ -13,7 +13,7 @@ from mkiso.demo.library import write_bundled_studies
 from mkiso.demo.pacs import DemoPacs
 from mkiso.demo.patient_api import DemoPatientApi, patients_of
 from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
-from mkiso.demo.robots.storage_scp import StoragePublisher
+from mkiso.demo.publisher import DemoPublisher
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     with (
         DemoPacs(files, {name: (host, int(port))}, given.pacs_ae_title, port=given.pacs_port) as pacs,
         DemoPatientApi(patients_of(files), port=given.api_port) as api,
-        StoragePublisher(given.folder / "printed", port=given.publisher_port) as publisher,
+        DemoPublisher(given.folder / "printed", port=given.publisher_port) as publisher,
     ):
         print(
             f"{len(files)} instances; PACS {pacs.ae_title}:{pacs.port}, {api.base_url}, "

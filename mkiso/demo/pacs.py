@@ -1,19 +1,16 @@
 """A small PACS to try mkiso with: C-ECHO, C-FIND at STUDY, SERIES and IMAGE, C-MOVE over one storage association, C-GET
 (PS3.4 C.6.2, C.4.2, C.4.3).
 
-Each instance goes out in its own transfer syntax with the dataset as it lies in its file. It can be told to misbehave:
-see Faults.
+Each instance goes out in its own transfer syntax with the dataset as it lies in its file.
 """
 
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pydicom import Dataset, dcmread
@@ -32,8 +29,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from mkiso.demo.library import Holding, holding
 
-SUCCESS, PENDING, CANCEL = 0x0000, 0xFF00, 0xFE00
-REFUSED_OUT_OF_RESOURCES, IDENTIFIER_DOES_NOT_MATCH = 0xA701, 0xA900
+PENDING, CANCEL, IDENTIFIER_DOES_NOT_MATCH = 0xFF00, 0xFE00, 0xA900
 UNIQUE_KEYS = {
     "PATIENT": "PatientID",
     "STUDY": "StudyInstanceUID",
@@ -48,30 +44,10 @@ COUNTS = (
 )
 
 
-@dataclass(frozen=True)
-class Faults:
-    """How this PACS misbehaves; nothing of it by default.
-
-    `omit`: SOP Instance UIDs that C-FIND tells and C-MOVE leaves out without a word. `omit_once`: only in the first
-    C-MOVE. `drop_after`: abort the association of the first C-MOVE after so many images. `no_images`, `no_counts`: what
-    C-FIND can't answer. `move_status`: answer C-MOVE with this status and send nothing. `silent`: never answer a
-    C-MOVE. `pause_seconds`: before each image.
-    """
-
-    omit: frozenset[str] = frozenset()
-    omit_once: bool = False
-    drop_after: int | None = None
-    no_images: bool = False
-    no_counts: bool = False
-    move_status: int | None = None
-    silent: bool = False
-    pause_seconds: float = 0
-
-
 @dataclass
 class DemoPacs:
-    """`destinations` maps an AE title that C-MOVE may name to its (host, port). A context manager; `asked` lists what
-    it was asked, in order.
+    """`destinations` maps an AE title that C-MOVE may name to its (host, port). A context manager; with `port` 0 it
+    listens on a free one, which stands in `port` afterwards.
     """
 
     files: Iterable[Path]
@@ -79,14 +55,9 @@ class DemoPacs:
     ae_title: str = "ABPACS"
     host: str = "127.0.0.1"
     port: int = 0
-    faults: Faults = Faults()
-    asked: list[tuple[str, Dataset]] = field(default_factory=list)
 
-    def start(self) -> Self:
-        """Listen; with `port` 0 on a free port, which stands in `port` afterwards."""
+    def __enter__(self) -> Self:
         self._holdings = [holding(path) for path in self.files]
-        self._moves = 0
-        self._stopping = False
         ae = AE(ae_title=self.ae_title)
         ae.maximum_pdu_size = 131_072
         ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 60
@@ -117,26 +88,15 @@ class DemoPacs:
         self._server, self.port = server, server.socket.getsockname()[1]
         return self
 
-    def stop(self) -> None:
-        """Stop listening and end what is under way."""
-        self._stopping = True
+    def __exit__(self, *_: object) -> None:
         for association in list(self._server.active_associations):
             association.abort()
         self._server.shutdown()
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         identifier = event.identifier
-        self.asked.append(("C-FIND", identifier))
         level = identifier.get("QueryRetrieveLevel", "")
-        if level not in UNIQUE_KEYS or (level == "IMAGE" and self.faults.no_images):
+        if level not in UNIQUE_KEYS:
             yield IDENTIFIER_DOES_NOT_MATCH, None
             return
         answered = set()
@@ -154,8 +114,7 @@ class DemoPacs:
         answer.SpecificCharacterSet = found.header.get("SpecificCharacterSet", "ISO_IR 6")
         for element in identifier:
             if element.keyword in COUNTS:
-                if not self.faults.no_counts:
-                    setattr(answer, element.keyword, self._count(element.keyword, found.header))
+                setattr(answer, element.keyword, self._count(element.keyword, found.header))
             elif element.keyword in ("QueryRetrieveLevel", "SpecificCharacterSet"):
                 continue
             else:
@@ -174,42 +133,26 @@ class DemoPacs:
         return len(study)
 
     def _move(self, event: Any) -> Iterator[Any]:
-        self.asked.append(("C-MOVE", event.identifier))
-        self._moves += 1
-        while self.faults.silent and not self._stopping:
-            time.sleep(0.05)
         destination = self.destinations.get(event.move_destination)
         if destination is None:
             yield None, None  # pynetdicom answers A801
             return
         found = list(matching(self._holdings, event.identifier))
-        if not self.faults.omit_once or self._moves == 1:
-            found = [one for one in found if one.header.SOPInstanceUID not in self.faults.omit]
         yield (*destination, {"contexts": contexts(found), "evt_handlers": [(evt.EVT_CONN_OPEN, _send_at_once)]})
-        if self.faults.move_status is not None:
-            yield 1
-            yield self.faults.move_status, None
-            return
-        yield len(found)
-        for number, one in enumerate(found):
-            if event.is_cancelled:
-                yield CANCEL, None
-                return
-            if self.faults.drop_after == number and self._moves == 1:
-                event.assoc.abort()
-                return
-            time.sleep(self.faults.pause_seconds)
-            yield PENDING, dcmread(one.path)
+        yield from _sent(found, event)
 
     def _get(self, event: Any) -> Iterator[Any]:
-        self.asked.append(("C-GET", event.identifier))
-        found = list(matching(self._holdings, event.identifier))
-        yield len(found)
-        for one in found:
-            if event.is_cancelled:
-                yield CANCEL, None
-                return
-            yield PENDING, dcmread(one.path)
+        yield from _sent(list(matching(self._holdings, event.identifier)), event)
+
+
+def _sent(found: Collection[Holding], event: Any) -> Iterator[Any]:
+    """How many there are, and each of them until the asker cancels it."""
+    yield len(found)
+    for one in found:
+        if event.is_cancelled:
+            yield CANCEL, None
+            return
+        yield PENDING, dcmread(one.path)
 
 
 def matching(holdings: Iterable[Holding], identifier: Dataset) -> Iterator[Holding]:

@@ -1,4 +1,4 @@
-"""The demo PACS and patient API, asked by dcmtk's tools and plain HTTP."""
+"""The demo PACS, patient API and publisher, asked by dcmtk's tools and plain HTTP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
@@ -20,16 +19,17 @@ from rich.console import Console
 
 from mkiso.config.storage import Storage
 from mkiso.demo.library import write_bundled_studies
-from mkiso.demo.pacs import DemoPacs, Faults, matches
+from mkiso.demo.pacs import DemoPacs, matches
 from mkiso.demo.patient_api import DemoPatientApi, patients_of
-from mkiso.demo.patient_api import Faults as ApiFaults
 from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
+from mkiso.demo.publisher import DemoPublisher
 from mkiso_service.cli import demo
 from mkiso_service.cli.demo import DemoFailed, prepare
 from mkiso_service.processes.supervisor import alone
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
 from peers.patience import LONG
 from peers.storescp import Storescp
+from peers.storescu import store
 
 
 @pytest.fixture(scope="module")
@@ -136,29 +136,12 @@ def test_it_refuses_a_destination_that_it_does_not_know(library: list[Path]) -> 
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(
-    ("make_faults", "arrived_first", "arrived_then"),
-    [
-        (lambda uids: Faults(omit=frozenset(uids[:1])), 2, 2),
-        (lambda uids: Faults(omit=frozenset(uids[:1]), omit_once=True), 2, 3),
-        (lambda uids: Faults(drop_after=2), 2, 3),
-        (lambda uids: Faults(move_status=0xA701), 0, 0),
-    ],
-    ids=["omit", "omit once", "drop", "status"],
-)
-def test_it_misbehaves_as_told(
-    tmp_path: Path, make_faults: Callable[[list[str]], Faults], arrived_first: int, arrived_then: int
-) -> None:
-    files = make_study(tmp_path / "corpus", "A1")
-    uids = [dcmread(file).SOPInstanceUID for file in files]
-    with (
-        Storescp(tmp_path / "scp") as scp,
-        DemoPacs(files, {"RIMAGE": ("127.0.0.1", scp.port)}, faults=make_faults(uids)) as pacs,
-    ):
-        move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)
-        assert len(scp.files()) == arrived_first
-        move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)
-        assert len(scp.files()) == arrived_then
+def test_the_publisher_keeps_what_it_is_sent(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "corpus", "A1", kinds=EVERY_KIND)
+    with DemoPublisher(tmp_path / "printed") as publisher:
+        sent = store(publisher.port, files, called=publisher.ae_title)
+    assert sent.returncode == 0, sent.stdout
+    assert by_uid(list((tmp_path / "printed").iterdir())) == by_uid(files)
 
 
 @pytest.mark.parametrize(
@@ -193,12 +176,6 @@ def test_the_patient_api_knows_the_patients_of_the_library(library: list[Path]) 
         assert get(f"{api.base_url}/patients/by-accession/134")[1]["name"] == "Doe^Peter"
         assert get(f"{api.base_url}/patients/by-accession/999")[0] == 404
         assert get(f"{api.base_url}/elsewhere")[0] == 404
-
-
-def test_the_patient_api_fails_as_often_as_told() -> None:
-    with DemoPatientApi({"A1": {"hn": "1"}}, faults=ApiFaults(status=503, times=1)) as api:
-        assert get(f"{api.base_url}/patients/by-accession/A1")[0] == 503
-        assert get(f"{api.base_url}/patients/by-accession/A1") == (200, {"hn": "1"})
 
 
 def test_a_slow_start_is_waited_for_and_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

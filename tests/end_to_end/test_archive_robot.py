@@ -19,9 +19,9 @@ from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.schedule import last_fire
 from mkiso.config.file import load
-from mkiso.demo.robots.folder_robots import JsonRobot
 from peers.archives import archive, assert_holds, contents, mkiso_archive, start
 from peers.corpus import make_study
+from peers.folder_robots import JsonRobot
 from peers.orthanc import Orthanc
 from peers.patience import until
 from peers.ports import free_port

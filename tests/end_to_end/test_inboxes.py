@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from mkiso.demo.robots.folder_robots import JsonRobot
 from peers.corpus import make_study, write
 from peers.discs import assert_holds_exactly, extract
+from peers.folder_robots import JsonRobot
 from peers.orthanc import Orthanc
 from peers.storescu import store
 from tests.end_to_end.conftest import Hospital, Open

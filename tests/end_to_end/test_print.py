@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.demo.robots.folder_robots import EpsonRobot, JsonRobot
 from peers.corpus import dataset_bytes, make_study
 from peers.discs import assert_holds_exactly, extract
+from peers.folder_robots import EpsonRobot, JsonRobot
 from peers.orthanc import Orthanc
 from peers.patience import LONG
 from peers.ports import free_port

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from pydicom import dcmread
 
-from mkiso.demo.robots.folder_robots import JsonRobot
 from mkiso.formats.disc_check import verify_disc
 from mkiso.study.priors import INCOMPLETE
 from mkiso.study.priors import WORDS as WORDS_OF_PRIORS
 from peers.corpus import make_study
 from peers.discs import assert_holds_exactly, extract
+from peers.folder_robots import JsonRobot
 from peers.orthanc import Orthanc
 from peers.storescp import Storescp
 from tests.end_to_end.conftest import Hospital, Open

@@ -17,7 +17,6 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AllStoragePresentationContexts
 
 import mkiso.publishers.cstore as cstore
-from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.media.explicit import not_convertible
 from mkiso.publishers import OrderBook, Receipt, Watch, publisher_of
@@ -26,6 +25,7 @@ from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival, Patient
 from peers.patience import LONG, until
 from peers.ports import free_port
+from peers.storage_publisher import Faults, StoragePublisher
 from peers.storescp import Storescp
 from tests.publishers.orders import give, order_of, settings_of, study
 

@@ -17,12 +17,12 @@ from typing import Any, BinaryIO
 import pytest
 
 import mkiso.publishers.hotfolder as hotfolder
-from mkiso.demo.robots.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, cancel, follow, publisher_of
 from mkiso.publishers import give as give_order
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.study.models import Patient, Volume
+from peers.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
 from peers.small_disk import fill, small_disk
 from tests.publishers.orders import give, order_of, settings_of
 

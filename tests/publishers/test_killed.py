@@ -15,12 +15,12 @@ import pytest
 import mkiso.publishers.hotfolder as hotfolder
 import mkiso.publishers.mcm as mcm
 from mkiso.config.settings import Settings
-from mkiso.demo.robots.folder_robots import JsonRobot
-from mkiso.demo.robots.media_creation import MediaCreationPublisher
-from mkiso.demo.robots.storage_scp import StoragePublisher
 from mkiso.errors import PrintUncertain
 from mkiso.publishers import Order, Watch, follow, publisher_of
+from peers.folder_robots import JsonRobot
+from peers.media_creation import MediaCreationPublisher
 from peers.patience import LONG, until
+from peers.storage_publisher import StoragePublisher
 from tests.publishers.dying import print_and_die
 from tests.publishers.orders import give, order_of, settings_of, study
 

@@ -15,11 +15,11 @@ import pytest
 import mkiso.publishers.cstore as cstore
 import mkiso.publishers.mcm as mcm
 from mkiso.config.publishers import MediaCreation
-from mkiso.demo.robots.media_creation import MediaCreationPublisher
-from mkiso.demo.robots.storage_scp import Faults
 from mkiso.errors import MkisoError, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers import Order, Publisher, Watch, cancel, follow, publisher_of
+from peers.media_creation import MediaCreationPublisher
 from peers.patience import LONG
+from peers.storage_publisher import Faults
 from tests.publishers.orders import give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from flows.parameters import ShownPatient
 from mkiso.config.disc import Identity
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Audit, PatientApi
-from mkiso.demo.patient_api import DemoPatientApi, Faults
 from mkiso.errors import OtherPatient, WrongBirthDate
 from mkiso_service.webhook.questions import turns
 from peers.corpus import CYRILLIC, JAPANESE, UMLAUT, Person
 from peers.patience import LONG
+from peers.patient_api import ScriptedPatientApi
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 from tests.webhook.test_trail import events
@@ -181,9 +182,10 @@ def test_a_birth_date_that_is_given_must_be_the_patient_s_wherever_it_is_given(t
 
 def test_the_hospital_s_own_data_stand_beside_the_pacs_s(tmp_path: Path) -> None:
     known = {"A1": {"hn": "HN-0001", "name": "Sample^Anna"}, "U1": {"hn": "HN-0001", "name": "x"}}
-    with DemoPatientApi(known) as api:
+    with ScriptedPatientApi() as api:
+        api.script = lambda handler: api.answers(**known[handler.path.rpartition("/")[2]])(handler)
         settings = settings_in(tmp_path).model_copy(
-            update={"patient_api": PatientApi(base_url=api.base_url, retries=0, timeout_seconds=LONG)}
+            update={"patient_api": PatientApi(base_url=api.url, retries=0, timeout_seconds=LONG)}
         )
         pacs = with_pacs(settings, tmp_path / "pacs", "A1", patients=PATIENTS)
         with pacs as settings, served(settings, Desk()) as client:
@@ -191,14 +193,20 @@ def test_the_hospital_s_own_data_stand_beside_the_pacs_s(tmp_path: Path) -> None
             assert told["patient"]["name_on_disc"] == "Sample, Anna" and told["patient"]["name"] == "Example, Anna"
             answer = client.get("/api/iso/preview?accession_number=U1")
             assert refusal(answer) == (409, "patient_mismatch")
-            api.faults = Faults(status=500)
+            api.script = api.fails
             assert preview(client, "A1")["degraded"] == ["patient_api"]
+
+
+def knows_nobody_later(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(10)
+    handler.send_error(404)
 
 
 def test_a_patient_api_that_is_slow_holds_no_look_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "SHARE", 0.02)  # 0.6 s
-    with DemoPatientApi({}, faults=Faults(pause_seconds=10)) as api:
-        slow = PatientApi(base_url=api.base_url, timeout_seconds=25)
+    with ScriptedPatientApi() as api:
+        api.script = knows_nobody_later
+        slow = PatientApi(base_url=api.url, timeout_seconds=25)
         settings = settings_in(tmp_path).model_copy(update={"patient_api": slow})
         pacs = with_pacs(settings, tmp_path / "pacs", "A1", "A2")
         with pacs as settings, served(settings, Desk()) as client:

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
 
-from mkiso.demo.robots.storage_scp import StoragePublisher
+from peers.storage_publisher import StoragePublisher
 
 MEDIA_CREATION = UID("1.2.840.10008.5.1.1.33")
 Fault = Literal["", "refuse request", "refuse start", "failure", "stuck", "no answer to start", "forget"]

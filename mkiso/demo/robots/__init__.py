@@ -1,1 +1,0 @@
-"""Simulated disc publishers that take orders as the real ones do, well and badly."""
