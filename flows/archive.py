@@ -46,13 +46,7 @@ def _name() -> str:
     on_cancellation=[drop_cancelled_archive],
 )
 def nightly_archive(date_from: FirstDate = None, date_to: LastDate = None, dry_run: DryRun = False) -> State:
-    """Archive the studies of a range of dates, or without dates those that the schedule owes.
-
-    Args:
-        date_from: The first StudyDate.
-        date_to: The last StudyDate; only the first one where it is absent.
-        dry_run: Say what would be archived, and archive nothing.
-    """
+    """Archive the studies of a range of dates, or without dates those that the schedule owes."""
     with ArchiveRun(date_from, date_to, dry_run=dry_run) as run:
         run.start()
         if not dry_run:

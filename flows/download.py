@@ -51,20 +51,7 @@ def make_disc(
     transfer_syntax: DiscTransferSyntax = "",
     deidentified: Deidentified = False,
 ) -> State:
-    """Make a disc image of one patient's studies.
-
-    Args:
-        accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
-        shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
-        language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
-        format: What the disc becomes: iso for a drive, zip for any computer, zip-encrypted, usb for sticks.
-        seal: Of who is told the password of an encrypted disc (mkiso.storage.handover).
-        study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
-        series_uids: Of a study that has some of these, these alone; empty: whole studies.
-        priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
-        transfer_syntax: as-archived, or explicit-le for old programs; empty: disc.transfer_syntax of the configuration.
-        deidentified: A copy for teaching and research that doesn't say whose it is; no patient's disc.
-    """
+    """Make a disc image of one patient's studies."""
     asked = {"language": language, "form": format, "seal": seal, "transfer_syntax": transfer_syntax}
     chosen = Selection(study_uids, series_uids, priors)
     with JobRun("download", accession_numbers, **asked, selection=chosen, deidentified=deidentified) as run:

@@ -63,14 +63,7 @@ def _name() -> str:
 def burn_sent(
     inbox: InboxName, study_instance_uid: StudyInstanceUid, accession_numbers: SentNumbers, after: MadeBefore = ""
 ) -> State:
-    """Make a disc of a study that was sent to an inbox, or have a publisher make it.
-
-    Args:
-        inbox: The AE title that the study was sent to.
-        study_instance_uid: Which study of the inbox is meant.
-        accession_numbers: As the images say; for the run's name.
-        after: The job that has made a disc of this study before more of it came; empty: none has.
-    """
+    """Make a disc of a study that was sent to an inbox, or have a publisher make it."""
     with InboxRun(inbox, study_instance_uid, accession_numbers, after) as run:
         _burn(run)
     return run.state

@@ -79,21 +79,7 @@ def print_disc(
     transfer_syntax: DiscTransferSyntax = "",
     orders_told: OrdersTold = -1,
 ) -> State:
-    """Have a disc of one patient's studies made by a disc publisher.
-
-    Args:
-        accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
-        publisher: A name under `publishers` of the configuration; empty: the one of print.publisher.
-        confirm_reprint: Order even though an earlier attempt may already have made the disc; only after looking at the
-          robot.
-        shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
-        language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
-        study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
-        series_uids: Of a study that has some of these, these alone; empty: whole studies.
-        priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
-        transfer_syntax: as-archived, or explicit-le for old programs; empty: disc.transfer_syntax of the configuration.
-        orders_told: Of how many earlier orders of the same the person was told who asks; -1: nobody was.
-    """
+    """Have a disc of one patient's studies made by a disc publisher."""
     asked = {"language": language, "transfer_syntax": transfer_syntax}
     selection = Selection(study_uids, series_uids, priors)
     with JobRun("print", accession_numbers, publisher, **asked, selection=selection, deidentified=False) as run:
