@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from types import TracebackType
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
@@ -46,9 +45,7 @@ class ArchiveRun(ArchiveJob):
         os.nice(NICENESS)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         try:
             self.opened.close()
         except MkisoError as unclosed:  # a full disk lets nobody give up a lease either; it ends by itself

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from traceback import format_exception
-from types import TracebackType
 from typing import Self
 from uuid import UUID
 
@@ -93,9 +92,7 @@ class JobRun(JobProgress):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         with self._held:
             if self.renderer:
                 self.renderer.close()

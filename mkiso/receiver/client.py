@@ -9,7 +9,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any, Self
 
 from mkiso.errors import InstanceConflict, ReceiverUnavailable, StorageFull
@@ -79,9 +78,7 @@ class Expectation:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines.close()
 
     def next_arrival(self, timeout_seconds: float) -> Arrival | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -63,9 +62,7 @@ class Move:
         self._begin_next()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._open:
             self._cancel()
 

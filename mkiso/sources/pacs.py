@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
-from types import TracebackType
 
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -99,9 +98,7 @@ class PacsAssociation:
         length = self._association.peer_pdu_bytes
         return f"PDUs of up to {length} bytes" if length else "PDUs of any length"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.release() if kind is None else self.abort()
 
     @property

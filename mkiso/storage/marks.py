@@ -13,7 +13,6 @@ import os
 import struct
 from bisect import bisect_right
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from mkiso.errors import JobNotFound, ProofFailed
@@ -99,9 +98,7 @@ class ProvedImage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
