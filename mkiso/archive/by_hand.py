@@ -13,9 +13,9 @@ from mkiso.archive.catalogue import FORGOTTEN, failed_studies
 from mkiso.archive.evidence import seen
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.lifecycle import Claim, Refused, settled
-from mkiso.archive.nights import is_alive
+from mkiso.archive.nights import HELD, is_alive
 from mkiso.archive.store import Store
-from mkiso.archive.tables import failures, instances, nights, studies, volumes
+from mkiso.archive.tables import failures, instances, studies, volumes
 from mkiso.archive.volumes import volume_of
 from mkiso.errors import ClaimLost, VolumeNotFound
 
@@ -97,8 +97,7 @@ def withdraw(ledger: Ledger, label: str) -> tuple[str | None, str | None]:
 
 def _free(connection: Connection, label: str) -> Row[Any]:
     """The volume of a label where no run works on it. Raises VolumeNotFound and ClaimLost."""
-    held = select(volumes, nights.c.lease_until, nights.c.process).outerjoin(nights, volumes.c.holder_id == nights.c.id)
-    row = connection.execute(held.where(volumes.c.label == label)).first()
+    row = connection.execute(HELD.where(volumes.c.label == label)).first()
     if row is None:
         raise VolumeNotFound(f"The ledger has no volume {label}; `mkiso archive report` says which wait for somebody.")
     if row.holder_id is not None and is_alive(connection, row):

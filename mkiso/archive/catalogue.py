@@ -18,6 +18,13 @@ from mkiso.archive.volumes import in_portions
 FORGOTTEN = "forgotten"
 """The code of the last failure of a study that a person gave up."""
 THERE = volumes.c.state != "gone"
+ARCHIVED = (
+    select(studies.c.study_instance_uid, instances.c.sop_instance_uid)
+    .join_from(studies, instances)
+    .join(volumes)
+    .where(THERE)
+)
+"""The UIDs of what lies on volumes, delivered or on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +106,8 @@ def archived(ledger: Ledger, study_instance_uids: Iterable[str]) -> dict[str, fr
     found: defaultdict[str, set[str]] = defaultdict(set)
     with ledger.reading() as connection:
         for some in in_portions(study_instance_uids):
-            of_study = (
-                select(studies.c.study_instance_uid, instances.c.sop_instance_uid)
-                .join_from(studies, instances)
-                .join(volumes)
-                .where(THERE)
-            )
-            for study_instance_uid, sop_instance_uid in connection.execute(
-                of_study.where(studies.c.study_instance_uid.in_(some))
-            ):
+            of_studies = ARCHIVED.where(studies.c.study_instance_uid.in_(some))
+            for study_instance_uid, sop_instance_uid in connection.execute(of_studies):
                 found[study_instance_uid].add(sop_instance_uid)
     return {uid: frozenset(uids) for uid, uids in found.items()}
 

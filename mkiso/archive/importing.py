@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, delete, insert, select, update
 
-from mkiso.archive.catalogue import THERE
+from mkiso.archive.catalogue import ARCHIVED
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import is_alive
 from mkiso.archive.store import Store
@@ -169,14 +169,8 @@ def _by_other_volumes(
 ) -> tuple[list[StudyOnVolume], list[DiscFile]]:
     """What lies on no other volume that is there, and the files of what does: an instance stands in the ledger once."""
     elsewhere: set[tuple[str, str]] = set()
-    there = (
-        select(studies.c.study_instance_uid, instances.c.sop_instance_uid)
-        .join_from(studies, instances)
-        .join(volumes)
-        .where(THERE)
-    )
     for some in in_portions(study.study_instance_uid for study in found):
-        elsewhere.update(connection.execute(there.where(studies.c.study_instance_uid.in_(some))).tuples())
+        elsewhere.update(connection.execute(ARCHIVED.where(studies.c.study_instance_uid.in_(some))).tuples())
 
     def is_elsewhere(study: StudyOnVolume, file: DiscFile) -> bool:
         return (study.study_instance_uid, file.sop_instance_uid) in elsewhere

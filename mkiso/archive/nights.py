@@ -47,6 +47,9 @@ LONGEST_LEASE_SECONDS = 600.0
 seconds.
 """
 
+HELD = select(volumes, nights.c.lease_until, nights.c.process).outerjoin(nights, volumes.c.holder_id == nights.c.id)
+"""Volumes, each with what `is_alive` asks of the night that holds it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -266,12 +269,8 @@ class Night:
         Those of this data directory are held by this run from here on; those of other places stay theirs.
         """
         with self.writing() as connection:
-            held = select(volumes, nights.c.lease_until, nights.c.process).outerjoin(
-                nights, volumes.c.holder_id == nights.c.id
-            )
-            rows = connection.execute(
-                held.where(volumes.c.state.not_in(("done", "gone"))).order_by(volumes.c.label)
-            ).all()
+            unfinished = HELD.where(volumes.c.state.not_in(("done", "gone"))).order_by(volumes.c.label)
+            rows = connection.execute(unfinished).all()
             free = [row for row in rows if row.holder_id in (None, self.id) or not is_alive(connection, row)]
             ours = [row.id for row in free if row.place == self._ledger.place]
             for some in in_portions(ours):
@@ -281,10 +280,7 @@ class Night:
     def take(self, label: str) -> None:
         """Hold a volume of another place, whose run is gone. Raises ClaimLost where another one works on it by now."""
         with self.writing() as connection:
-            held = select(volumes.c.holder_id, nights.c.lease_until, nights.c.process).outerjoin(
-                nights, volumes.c.holder_id == nights.c.id
-            )
-            row = connection.execute(held.where(volumes.c.label == label)).one()
+            row = connection.execute(HELD.where(volumes.c.label == label)).one()
             if row.holder_id not in (None, self.id) and is_alive(connection, row):
                 raise ClaimLost(f"Volume {label} is held by another archive run.")
             connection.execute(update(volumes).where(volumes.c.label == label).values(holder_id=self.id))

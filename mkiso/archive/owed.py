@@ -11,9 +11,9 @@ from sqlalchemy import Connection, func, select
 from mkiso.archive.evidence import seen
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.lifecycle import Remedy, Stored, remedy
-from mkiso.archive.nights import is_alive
+from mkiso.archive.nights import HELD, is_alive
 from mkiso.archive.store import Store
-from mkiso.archive.tables import instances, nights, places, volumes
+from mkiso.archive.tables import instances, places, volumes
 from mkiso.archive.volumes import ArchiveVolume, image_name, labels_in, volume_of
 
 
@@ -85,12 +85,8 @@ def undelivered(ledger: Ledger) -> tuple[Owed, ...]:
     it lies.
     """
     with ledger.reading() as connection:
-        held = select(volumes, nights.c.lease_until, nights.c.process).outerjoin(
-            nights, volumes.c.holder_id == nights.c.id
-        )
-        rows = connection.execute(
-            held.where(volumes.c.state.in_(("mastered", "ordering", "ordered"))).order_by(volumes.c.label)
-        ).all()
+        whole = HELD.where(volumes.c.state.in_(("mastered", "ordering", "ordered"))).order_by(volumes.c.label)
+        rows = connection.execute(whole).all()
         free = [row for row in rows if row.holder_id is None or not is_alive(connection, row)]
         return tuple(
             Owed(row.label, "isn't delivered yet: the next run goes on with it.")
