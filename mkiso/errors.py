@@ -15,7 +15,7 @@ class MkisoError(Exception):
     """Base of every error that mkiso raises on purpose.
 
     `words` says what happened and what to do, in one or two sentences. `details` are plain JSON values (counts,
-    accession numbers, UIDs). `meaning` and `remedy` say the same of the kind, in Markdown, for docs/errors.md.
+    accession numbers, UIDs). `meaning` and `remedy` say what a kind is and what to do, in Markdown, for docs/errors.md.
     """
 
     code: ClassVar[str] = "error"
@@ -48,8 +48,6 @@ class RetriableError(MkisoError):
 
 
 class InvalidRequest(PermanentError):
-    """The question itself is wrong; no other system was asked."""
-
     code = "invalid_request"
     http_status = 400
     meaning = "a parameter is missing, empty or malformed"
@@ -57,48 +55,36 @@ class InvalidRequest(PermanentError):
 
 
 class InvalidAccessionNumber(InvalidRequest):
-    """Not an accession number that can be looked up safely (VR SH, PS3.5 6.2)."""
-
     code = "invalid_accession_number"
     meaning = "it has a wildcard, a control character, or more than 16 characters"
     remedy = "use the accession number as the PACS writes it"
 
 
 class TooManyAccessionNumbers(InvalidRequest):
-    """More accession numbers in one question than `server.max_accessions`."""
-
     code = "too_many_accession_numbers"
     meaning = "more accession numbers than `server.max_accessions`"
     remedy = "ask in several requests"
 
 
 class BirthDateNeeded(InvalidRequest):
-    """This site asks for the patient's birth date with every question, and none was given."""
-
     code = "birth_date_needed"
     meaning = "the site asks for the patient's birth date too (`identity.confirm_birth_date`), and none was given"
     remedy = "ask the patient, and give it as `birth_date=1970-01-31`"
 
 
 class UnsafeCharacter(InvalidRequest):
-    """A search has a character that a PACS would take for others."""
-
     code = "unsafe_character"
     meaning = "a search has a sign that a PACS takes for a wildcard (`*`, `?`, a backslash), or one that can't be seen"
     remedy = "search without it"
 
 
 class PublisherUnknown(InvalidRequest):
-    """No publisher of this name is configured."""
-
     code = "publisher_unknown"
     meaning = "the site has no publisher of that name, or none at all"
     remedy = "name one of `publishers`; where there is none, have the disc file made"
 
 
 class Unauthorized(PermanentError):
-    """The API key is absent or wrong."""
-
     code = "unauthorized"
     http_status = 401
     meaning = "the API key is absent or wrong"
@@ -106,8 +92,6 @@ class Unauthorized(PermanentError):
 
 
 class SignInFailed(PermanentError):
-    """The provider's answer signs nobody in."""
-
     code = "sign_in_failed"
     http_status = 403
     meaning = "the sign-in at the provider came to nothing"
@@ -115,8 +99,6 @@ class SignInFailed(PermanentError):
 
 
 class NotAllowed(PermanentError):
-    """Who asks is known, and their role or their key's rights don't reach so far."""
-
     code = "not_allowed"
     http_status = 403
     meaning = "who asks is known and may not do this"
@@ -124,8 +106,6 @@ class NotAllowed(PermanentError):
 
 
 class EncryptionRequired(PermanentError):
-    """This site hands out nothing that anybody can read who finds it."""
-
     code = "encryption_required"
     http_status = 403
     meaning = "the site hands out encrypted files only (`disc.encryption`)"
@@ -133,8 +113,6 @@ class EncryptionRequired(PermanentError):
 
 
 class WrongClaim(PermanentError):
-    """Whoever asks for a disc's password isn't who asked for the disc."""
-
     code = "wrong_claim"
     http_status = 403
     meaning = "the password is told only with the claim that came with the job"
@@ -142,8 +120,6 @@ class WrongClaim(PermanentError):
 
 
 class PasswordGone(PermanentError):
-    """A disc's password was told already, or is no longer kept."""
-
     code = "password_gone"
     http_status = 410
     meaning = "the disc's password was told already, or its time is over"
@@ -151,8 +127,6 @@ class PasswordGone(PermanentError):
 
 
 class ForeignRequest(PermanentError):
-    """A browser sends this on behalf of another site's page, or doesn't say on whose."""
-
     code = "foreign_request"
     http_status = 403
     meaning = (
@@ -163,8 +137,6 @@ class ForeignRequest(PermanentError):
 
 
 class UnknownHost(PermanentError):
-    """A browser came by a name that isn't known to be ours."""
-
     code = "unknown_host"
     http_status = 403
     meaning = "the browser used a host name with a dot that mkiso doesn't know as its own"
@@ -172,8 +144,6 @@ class UnknownHost(PermanentError):
 
 
 class SearchClosed(PermanentError):
-    """No key is needed here, so nobody may leaf through the PACS."""
-
     code = "search_closed"
     http_status = 403
     meaning = "patients are searched only where a key is needed"
@@ -181,8 +151,6 @@ class SearchClosed(PermanentError):
 
 
 class StudyNotFound(PermanentError):
-    """The PACS has no study whose accession number equals the one asked for."""
-
     code = "study_not_found"
     http_status = 404
     meaning = "the PACS has no study with this accession number"
@@ -190,8 +158,6 @@ class StudyNotFound(PermanentError):
 
 
 class SelectionNotFound(PermanentError):
-    """A chosen study or series isn't among what was found."""
-
     code = "selection_not_found"
     http_status = 404
     meaning = "a chosen study or series isn't in the studies that are asked for"
@@ -199,8 +165,6 @@ class SelectionNotFound(PermanentError):
 
 
 class SelectionNotTold(PermanentError):
-    """The publisher's disc couldn't say that it isn't the whole study."""
-
     code = "selection_not_told"
     http_status = 409
     meaning = "this publisher's disc couldn't say that it doesn't hold the whole study"
@@ -208,8 +172,6 @@ class SelectionNotTold(PermanentError):
 
 
 class NoDicomData(PermanentError):
-    """The study is known and holds no instance."""
-
     code = "no_dicom_data"
     http_status = 404
     meaning = "the study has no images"
@@ -217,8 +179,6 @@ class NoDicomData(PermanentError):
 
 
 class JobNotFound(PermanentError):
-    """No job, or no disc any more, under this id."""
-
     code = "job_not_found"
     http_status = 404
     meaning = "the job or its disc is no longer kept"
@@ -226,8 +186,6 @@ class JobNotFound(PermanentError):
 
 
 class VolumeNotFound(PermanentError):
-    """The ledger has no archive volume of this label."""
-
     code = "volume_not_found"
     http_status = 404
     meaning = "the archive's ledger has no such volume, or the volume isn't in the state that the command needs"
@@ -244,8 +202,6 @@ class PatientMismatch(PermanentError):
 
 
 class OtherPatient(PermanentError):
-    """The patient isn't the one whom somebody saw and confirmed: the PACS says something else by now."""
-
     code = "other_patient"
     http_status = 409
     meaning = "the PACS names another patient, or other patient data, than were shown when the disc was confirmed"
@@ -253,8 +209,6 @@ class OtherPatient(PermanentError):
 
 
 class WrongBirthDate(PermanentError):
-    """The birth date that somebody typed isn't the one that the PACS has."""
-
     code = "wrong_birth_date"
     http_status = 409
     meaning = "the birth date given isn't the patient's in the PACS (`identity.confirm_birth_date`)"
@@ -262,8 +216,6 @@ class WrongBirthDate(PermanentError):
 
 
 class PrintUncertain(PermanentError):
-    """An earlier order of this job may already have been made; somebody has to look at the robot."""
-
     code = "print_uncertain"
     http_status = 409
     meaning = "an earlier order may already have made a disc, perhaps of other images"
@@ -271,8 +223,6 @@ class PrintUncertain(PermanentError):
 
 
 class OrderedMeanwhile(PermanentError):
-    """The same disc was ordered after somebody had looked, who was told of fewer orders."""
-
     code = "ordered_meanwhile"
     http_status = 409
     meaning = (
@@ -282,8 +232,6 @@ class OrderedMeanwhile(PermanentError):
 
 
 class JobCancelled(PermanentError):
-    """Somebody cancelled the job."""
-
     code = "job_cancelled"
     http_status = 409
     meaning = "somebody cancelled the job"
@@ -291,8 +239,6 @@ class JobCancelled(PermanentError):
 
 
 class SeveralDiscs(PermanentError):
-    """What was asked for fills a set of discs; the request has to name one of them."""
-
     code = "several_discs"
     http_status = 409
     meaning = "the studies fill a set of discs"
@@ -309,8 +255,6 @@ class OtherSet(PermanentError):
 
 
 class FolderTaken(PermanentError):
-    """The folder that a disc's files are to go into holds a disc, or other files: nothing is made."""
-
     code = "folder_taken"
     http_status = 409
     meaning = "the folder of `mkiso burn --to` holds a disc already, or other files; nothing was written"
@@ -318,8 +262,6 @@ class FolderTaken(PermanentError):
 
 
 class JobCrashed(PermanentError):
-    """The job's run ended without a report: its process or its machine went down."""
-
     code = "job_crashed"
     http_status = 502
     meaning = "the job's process or its machine failed"
@@ -327,8 +269,6 @@ class JobCrashed(PermanentError):
 
 
 class TooLargeForMedium(PermanentError):
-    """The disc needs more sectors than its medium has."""
-
     code = "too_large_for_medium"
     http_status = 422
     meaning = "the studies don't fit one `disc.medium`, and `disc.span` is off"
@@ -346,8 +286,6 @@ class NotConvertible(PermanentError):
 
 
 class NotDeidentifiable(PermanentError):
-    """An image may show whose it is, so that no copy of it is made for others."""
-
     code = "not_deidentifiable"
     http_status = 422
     meaning = "an image may show whose it is, or can't be looked at: no de-identified copy is made of it"
@@ -355,8 +293,6 @@ class NotDeidentifiable(PermanentError):
 
 
 class PacsRefused(PermanentError):
-    """The PACS refuses us: an AE title, an address or an identifier that it doesn't accept."""
-
     code = "pacs_refused"
     http_status = 502
     meaning = "the PACS refused: AE titles, addresses or identifiers don't match (A801 and others)"
@@ -364,8 +300,6 @@ class PacsRefused(PermanentError):
 
 
 class StudyIncomplete(PermanentError):
-    """Expected instances stayed missing after every attempt."""
-
     code = "study_incomplete"
     http_status = 502
     meaning = "images are still missing after every attempt, or nothing proves that all came"
@@ -373,8 +307,6 @@ class StudyIncomplete(PermanentError):
 
 
 class NotArchived(PermanentError):
-    """The PACS doesn't list, or doesn't give, what was sent to an inbox."""
-
     code = "not_archived"
     http_status = 502
     meaning = "the PACS doesn't list or give images that were sent to an inbox, however long mkiso waited"
@@ -382,8 +314,6 @@ class NotArchived(PermanentError):
 
 
 class StudyGrown(PermanentError):
-    """More of a study came to an inbox after its disc was made, and its rules want no second one."""
-
     code = "study_grown"
     http_status = 409
     meaning = "more images came to an inbox after the disc of their study was made (`again: no`)"
@@ -391,8 +321,6 @@ class StudyGrown(PermanentError):
 
 
 class InstanceConflict(PermanentError):
-    """The same SOP Instance UID arrived with different bytes."""
-
     code = "instance_conflict"
     http_status = 502
     meaning = "two different images came under one SOP Instance UID"
@@ -409,8 +337,6 @@ class DamagedInstance(PermanentError):
 
 
 class CountsUnknown(PermanentError):
-    """The PACS tells neither instances nor counts, so completeness can't be proved."""
-
     code = "counts_unknown"
     http_status = 502
     meaning = "the PACS lists no images and gives no counts"
@@ -418,8 +344,6 @@ class CountsUnknown(PermanentError):
 
 
 class PublisherRefused(PermanentError):
-    """The publisher refused the study or failed at it."""
-
     code = "publisher_refused"
     http_status = 502
     meaning = "the publisher refused the order, or failed at it"
@@ -427,8 +351,6 @@ class PublisherRefused(PermanentError):
 
 
 class ProofFailed(PermanentError):
-    """The finished image differs from what was received: it is thrown away."""
-
     code = "proof_failed"
     http_status = 500
     meaning = "a finished disc file differs from what was received or proved; mkiso deleted it"
@@ -436,10 +358,6 @@ class ProofFailed(PermanentError):
 
 
 class ArchiveUnusable(PermanentError):
-    """The archive's ledger, data directory and store don't belong together, or one of them isn't there; nothing of
-    them is touched.
-    """
-
     code = "archive_unusable"
     http_status = 500
     meaning = (
@@ -466,8 +384,6 @@ class LedgerUnavailable(PermanentError):
 
 
 class LedgerDamaged(PermanentError):
-    """The file of the archive's ledger holds something else than what was written to it; it is left as it is."""
-
     code = "ledger_damaged"
     http_status = 500
     meaning = "the file of the archive's ledger is damaged; nothing was changed"
@@ -478,8 +394,6 @@ class LedgerDamaged(PermanentError):
 
 
 class Unforeseen(PermanentError):
-    """Something went wrong that no other type names: a fault of mkiso itself."""
-
     code = "unforeseen"
     http_status = 500
     meaning = "a fault of mkiso itself"
@@ -500,8 +414,6 @@ class ConfigurationError(PermanentError):
 
 
 class AnswerCut(PermanentError):
-    """The PACS cuts its answer however short the time that is asked for, so nothing can be said to be all."""
-
     code = "answer_cut"
     http_status = 502
     meaning = "the PACS reached its limit of answers, even for the shortest period, or never ended its answer"
@@ -509,8 +421,6 @@ class AnswerCut(PermanentError):
 
 
 class PacsUnreachable(RetriableError):
-    """No connection or association to the PACS."""
-
     code = "pacs_unreachable"
     http_status = 502
     meaning = "no connection to the PACS, or no association"
@@ -518,8 +428,6 @@ class PacsUnreachable(RetriableError):
 
 
 class PacsBusy(RetriableError):
-    """The PACS is out of resources (A701, A702)."""
-
     code = "pacs_busy"
     http_status = 502
     meaning = "the PACS is out of resources (A701, A702); often this means that it can't reach mkiso's receiver"
@@ -527,8 +435,6 @@ class PacsBusy(RetriableError):
 
 
 class PacsSilent(RetriableError):
-    """The PACS stopped answering within the configured limit."""
-
     code = "pacs_silent"
     http_status = 504
     meaning = "the PACS sent no answer and no image within the time limits in `pacs`"
@@ -536,8 +442,6 @@ class PacsSilent(RetriableError):
 
 
 class NotAskedEverywhere(RetriableError):
-    """None of several sources that answered has the study, and one that may have it can't be asked."""
-
     code = "not_asked_everywhere"
     http_status = 502
     meaning = "no source that answers has the study, and another source, which may have it, can't be asked"
@@ -545,8 +449,6 @@ class NotAskedEverywhere(RetriableError):
 
 
 class PatientApiUnavailable(RetriableError):
-    """The patient API can't be had; a job goes on without it and says so."""
-
     code = "patient_api_unavailable"
     http_status = 502
     meaning = "the patient API doesn't answer; discs are made with the PACS's names and say so"
@@ -554,8 +456,6 @@ class PatientApiUnavailable(RetriableError):
 
 
 class ReceiverUnavailable(RetriableError):
-    """The receiver process can't be reached over its socket."""
-
     code = "receiver_unavailable"
     http_status = 503
     meaning = "the receiver isn't running"
@@ -572,8 +472,6 @@ class ClaimLost(RetriableError):
 
 
 class PublisherUnavailable(RetriableError):
-    """The publisher can't be reached or is out of resources."""
-
     code = "publisher_unavailable"
     http_status = 502
     meaning = "the publisher can't be reached or is busy"
@@ -581,8 +479,6 @@ class PublisherUnavailable(RetriableError):
 
 
 class ProviderUnavailable(RetriableError):
-    """The OpenID Connect provider can't be reached, or its answers can't be used."""
-
     code = "provider_unavailable"
     http_status = 503
     meaning = "the sign-in provider can't be reached; who is signed in stays signed in"
@@ -590,8 +486,6 @@ class ProviderUnavailable(RetriableError):
 
 
 class OrchestratorUnavailable(RetriableError):
-    """Prefect's API can't be reached."""
-
     code = "orchestrator_unavailable"
     http_status = 503
     meaning = "Prefect can't be reached"
@@ -599,8 +493,6 @@ class OrchestratorUnavailable(RetriableError):
 
 
 class QueueFull(RetriableError):
-    """More jobs are waiting than `server.max_queued_jobs`."""
-
     code = "queue_full"
     http_status = 503
     meaning = "more jobs are waiting than `server.max_queued_jobs`"
@@ -608,8 +500,6 @@ class QueueFull(RetriableError):
 
 
 class StorageFull(RetriableError):
-    """Less disk is free than `storage.min_free_gib`."""
-
     code = "storage_full"
     http_status = 503
     meaning = "less disk space is free than `storage.min_free_gib`"
@@ -617,8 +507,6 @@ class StorageFull(RetriableError):
 
 
 class DeadlinePassed(RetriableError):
-    """The job takes longer than the request may wait; the job goes on."""
-
     code = "deadline_passed"
     http_status = 504
     meaning = "the job takes longer than a request may wait"
@@ -626,8 +514,6 @@ class DeadlinePassed(RetriableError):
 
 
 class JobRunning(RetriableError):
-    """The job has not ended: there is no disc yet."""
-
     code = "job_running"
     http_status = 409
     meaning = "the job hasn't ended yet"
@@ -635,8 +521,6 @@ class JobRunning(RetriableError):
 
 
 class JobStopped(RetriableError):
-    """The job was stopped before its end, by an operator or because its worker ends; it can be run again."""
-
     code = "job_stopped"
     http_status = 503
     meaning = "the job was stopped because its worker ended"
@@ -644,8 +528,6 @@ class JobStopped(RetriableError):
 
 
 class ServiceStopping(RetriableError):
-    """The webhook ends while somebody waits for a job, which goes on."""
-
     code = "service_stopping"
     http_status = 503
     meaning = "mkiso is being restarted"
