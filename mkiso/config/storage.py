@@ -26,7 +26,7 @@ class Storage(Section):
 
     @property
     def inboxes_dir(self) -> Path:
-        """What was sent to inboxes (mkiso.storage.pushed)."""
+        """What was sent to inboxes (mkiso.receiver.pushed)."""
         return self.data_dir / "inboxes"
 
     @property

@@ -95,7 +95,7 @@ _IDENTIFIED = (  # PS3.3 Table 10-12
 _CONTENT_IDENTIFIED = (*_IDENTIFIED, *_CONTENT[1:])
 _IMAGE_TYPE = _key("ImageType", 3, "ORIGINAL\\PRIMARY", values=("ORIGINAL|DERIVED", "PRIMARY|SECONDARY"), several=True)
 
-_CODE = (  # Table 8.8-1; a value, and the scheme where it isn't a URN, are conditional: mkiso.media.record_items
+_CODE = (  # Table 8.8-1; a value, and the scheme where it isn't a URN, are conditional: mkiso.media.record_values
     _key("CodeValue", 3, meaning="identifier"),
     _key("CodingSchemeDesignator", 3, meaning="identifier"),
     _key("CodingSchemeVersion", 3, meaning="identifier"),

@@ -22,7 +22,7 @@ REPLACED = "no valid UID, replaced by one of our own in {} record(s) of the DICO
 KEPT = "no valid UID, named in {} record(s) of the DICOMDIR as the files have it"
 
 BINARY_VRS = frozenset({"US", "UL"})
-_UID_AS_STORED = re.compile(rb"(?=.{1,64}$)\d+(\.\d+)*")  # what the receiver takes: mkiso.dataset.header.is_uid
+_UID_AS_STORED = re.compile(rb"(?=.{1,64}$)\d+(\.\d+)*")  # what the receiver takes: mkiso.study.selection.is_uid
 
 Value = Text | tuple[Item, ...] | bytes
 
