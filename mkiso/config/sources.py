@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Discriminator, Field, SecretStr, StringConstraints, Tag, model_validator
 
+from mkiso.config.access import is_private
 from mkiso.config.section import AeTitle, Host, Place, Port, Seconds, Section
 
 
@@ -149,7 +150,7 @@ class DicomWeb(AnySource):
                 raise ValueError(f"{name} is a whole address without a query: https://pacs.example.org/dicom-web")
             if parts.username or parts.password:
                 raise ValueError(f"{name} holds a user or password: name them as user and secret_file")
-            if self.has_secret and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            if self.has_secret and not is_private(url):
                 raise ValueError(f"{name} is http, and a secret would be sent to be read by anybody: use https")
         if self.secret.get_secret_value() and self.secret_file:
             raise ValueError("secret and secret_file are both set: remove one")
@@ -177,7 +178,6 @@ class DicomWeb(AnySource):
 
 
 KINDS: Mapping[str, type[CMove | CGet | DicomWeb]] = {"cmove": CMove, "cget": CGet, "dicomweb": DicomWeb}
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def _kind_of(values: Any) -> str:

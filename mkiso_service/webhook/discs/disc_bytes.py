@@ -186,7 +186,7 @@ class DiscResponse(Response):
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body"})
                 return
-            gone = asyncio.create_task(_gone(receive))
+            gone = asyncio.create_task(client_gone(receive))
             try:
                 await self._stream(send, gone)
             except ProofFailed:  # the connection breaks off, so the client knows
@@ -242,6 +242,7 @@ async def _proved(piece: ProvedPiece, before: asyncio.Task[bytes] | None) -> byt
     return await asyncio.to_thread(piece.read)
 
 
-async def _gone(receive: Receive) -> None:
+async def client_gone(receive: Receive) -> None:
+    """Ends when the client goes away."""
     while (await receive())["type"] != "http.disconnect":
         pass

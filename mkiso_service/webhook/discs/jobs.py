@@ -32,7 +32,15 @@ from mkiso_service.webhook.access.callers import sender_of_request
 from mkiso_service.webhook.access.rights import caller_of, may_cancel
 from mkiso_service.webhook.answers.errors import JobFailed, disc_address, error_answer, job_address, outcome_of
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.discs.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
+from mkiso_service.webhook.discs.disc_bytes import (
+    DiscResponse,
+    Span,
+    client_gone,
+    content_disposition,
+    name_of,
+    prepared,
+    span_of,
+)
 from mkiso_service.webhook.discs.disc_sets import chosen
 
 REPORT_POLL_SECONDS = 0.05
@@ -66,7 +74,7 @@ class Jobs:
         """
         ended = asyncio.create_task(self._orchestrator.wait(job_id, timeout_seconds))
         told = asyncio.create_task(self._told(job_id, queued_is_enough=queued_is_enough))
-        gone, closing = asyncio.create_task(_disconnected(request)), asyncio.create_task(self._closing.wait())
+        gone, closing = asyncio.create_task(client_gone(request.receive)), asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait((ended, told, gone, closing), return_when=asyncio.FIRST_COMPLETED)
             if told.done():
@@ -301,8 +309,3 @@ def state_of(standing: Standing | None, report: JobReport | None, job_id: str) -
     except MkisoError as error:
         return "failed", {"error": error.words, "code": error.code, "http_status": error.http_status, "job_id": job_id}
     return "done", None
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
