@@ -53,11 +53,7 @@ def description_of(settings: Settings) -> dict[str, Any]:
     components["schemas"] = {**asked, **schemas["$defs"]}
     for name, most in (("study_uid", settings.server.max_accessions), ("series_uid", MAX_SERIES)):
         parameter = components["parameters"][name]
-        parameter["schema"] = {
-            "type": "array",
-            "items": {"$ref": "#/components/schemas/Uid"},
-            "maxItems": most,
-        }
+        parameter["schema"] = {"type": "array", "items": {"$ref": "#/components/schemas/Uid"}, "maxItems": most}
     components["parameters"]["part"]["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_PART}
     components["parameters"]["orders_told"]["schema"] = {"type": "integer", "minimum": 0, "maximum": MAX_ORDERS_TOLD}
     components["parameters"]["shown"]["schema"]["pattern"] = SHOWN_PATTERN

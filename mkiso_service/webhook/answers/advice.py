@@ -35,10 +35,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             ),
         ),
         "too_many_accession_numbers": (N_("These are too many numbers at once. Ask for fewer at a time."),),
-        "invalid_request": (
-            N_("Something is missing in what was asked for, or is wrong in it."),
-            TELL,
-        ),
+        "invalid_request": (N_("Something is missing in what was asked for, or is wrong in it."), TELL),
         "birth_date_needed": (N_("Type the patient's birth date too: ask for it, don't read it from a list."),),
         "unsafe_character": (
             N_(
@@ -110,14 +107,8 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "study_grown": (
             N_("More images came after the disc was made, and that disc lacks them. Ask for a new disc here."),
         ),
-        "instance_conflict": (
-            N_("One image exists in two versions, so no disc is made."),
-            TELL_PACS,
-        ),
-        "damaged_instance": (
-            N_("An image in the PACS is damaged, so no disc is made."),
-            TELL_PACS,
-        ),
+        "instance_conflict": (N_("One image exists in two versions, so no disc is made."), TELL_PACS),
+        "damaged_instance": (N_("An image in the PACS is damaged, so no disc is made."), TELL_PACS),
         "counts_unknown": (
             N_("The PACS doesn't say how many images there are, so nobody knows whether all came and no disc is made."),
             TELL,
@@ -135,30 +126,15 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "not_deidentifiable": (
             N_("An image may show whose it is, so no copy of it is made. Choose the series that may be copied."),
         ),
-        "pacs_refused": (
-            N_("The PACS refuses this service."),
-            TELL_PACS,
-        ),
-        "pacs_unreachable": (
-            N_("The PACS can't be reached."),
-            LATER,
-        ),
-        "pacs_busy": (
-            N_("The PACS is busy."),
-            LATER,
-        ),
-        "pacs_silent": (
-            N_("The PACS stopped answering."),
-            LATER,
-        ),
+        "pacs_refused": (N_("The PACS refuses this service."), TELL_PACS),
+        "pacs_unreachable": (N_("The PACS can't be reached."), LATER),
+        "pacs_busy": (N_("The PACS is busy."), LATER),
+        "pacs_silent": (N_("The PACS stopped answering."), LATER),
         "not_asked_everywhere": (
             N_("No PACS that answers has this number, and another one, which may have it, can't be asked."),
             LATER,
         ),
-        "receiver_unavailable": (
-            N_("The service can't receive images at the moment."),
-            LATER,
-        ),
+        "receiver_unavailable": (N_("The service can't receive images at the moment."), LATER),
         "proof_failed": (
             N_(
                 "The finished disc file differed from what came from the PACS and was deleted. Ask again; if it "
@@ -166,10 +142,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             ),
         ),
         "queue_full": (N_("Many discs are being made already. Ask again in a minute."),),
-        "storage_full": (
-            N_("The service has no room for another disc."),
-            TELL,
-        ),
+        "storage_full": (N_("The service has no room for another disc."), TELL),
         "orchestrator_unavailable": (
             N_("The service is starting, or a part of it isn't available. Ask again in a minute."),
         ),
@@ -193,14 +166,8 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
                 "isn't there."
             ),
         ),
-        "foreign_request": (
-            N_("The browser doesn't say that the request comes from this page."),
-            TELL,
-        ),
-        "unknown_host": (
-            N_("The service doesn't know the host name in the address bar."),
-            TELL,
-        ),
+        "foreign_request": (N_("The browser doesn't say that the request comes from this page."), TELL),
+        "unknown_host": (N_("The service doesn't know the host name in the address bar."), TELL),
         "search_closed": (
             N_(
                 "Nobody is searched for here, since nobody has to sign in. Ask by accession number, or tell the "
@@ -208,10 +175,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             ),
         ),
         "not_allowed": (N_("Your sign-in doesn't allow this. Ask the administrator."),),
-        "configuration": (
-            N_("The service isn't set up for this."),
-            TELL,
-        ),
+        "configuration": (N_("The service isn't set up for this."), TELL),
         "unforeseen": (UNEXPECTED,),
         "internal_error": (UNEXPECTED,),
         "encryption_required": (
