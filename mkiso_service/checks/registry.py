@@ -11,12 +11,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -27,11 +24,9 @@ from mkiso.config.settings import Settings
 from mkiso.errors import (
     LedgerDamaged,
     LedgerUnavailable,
-    MkisoError,
     OrchestratorUnavailable,
     PatientApiUnavailable,
     PublisherUnavailable,
-    RetriableError,
 )
 from mkiso.implementation import program_version
 from mkiso.patient_api import look_up
@@ -44,75 +39,15 @@ from mkiso.sources.registry import source_of
 from mkiso.storage.data_format import newer_data
 from mkiso.storage.room import NO_ROOM, lacking_storage, require_room, size_words
 from mkiso_service.api import Health
+from mkiso_service.checks.check import Check, Site, Unwell
 from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
 from mkiso_service.prefect.environment import api_url
 from mkiso_service.process_states import RECENT_SECONDS, called, process_states
 
-if TYPE_CHECKING:
-    from mkiso_service.prefect.orchestrator import Orchestrator
-
 OFTEN = 3
 """So many ends of one process within RECENT_SECONDS are no accident."""
 MAX_HEALTH_BYTES = 65_536
-T = TypeVar("T")
-
-
-class Unwell(RetriableError):
-    """A check found something wrong that has no error of its own."""
-
-
-class AskPrefect(Protocol):
-    """Asks the orchestrator something and waits for its answer. Raises OrchestratorUnavailable, ConfigurationError."""
-
-    def __call__(self, what: Callable[[Orchestrator], Coroutine[Any, Any, T]], /) -> T: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What a check may look at. `inside`: somebody at this machine reads the words, so addresses and versions may stand
-    in them, and it may ask more than whether something can be reached.
-    """
-
-    settings: Settings
-    ask_prefect: AskPrefect
-    limit_seconds: float
-    inside: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One dependency: `name` in /api/health, `title` for people. `inside`: for whoever sits at this machine only;
-    `of_service`: a part of the running service itself.
-    """
-
-    name: str
-    title: str
-    run: Callable[[Site], str]
-    inside: bool = False
-    of_service: bool = False
-    configured: Callable[[Settings], bool] = lambda settings: True
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found: whether it is well, and in words what was seen, or what is wrong and what to do."""
-
-    well: bool
-    words: str
-    seconds: float
-
-
-def examine(check: Check, site: Site) -> Finding:
-    """Run one check; a check that breaks is a dependency that nobody can vouch for."""
-    started = time.monotonic()
-    try:
-        well, words = True, check.run(site)
-    except MkisoError as error:
-        well, words = False, error.words
-    except Exception as error:
-        well, words = False, f"can't be checked: {type(error).__name__}"
-    return Finding(well, words, time.monotonic() - started)
 
 
 def checks_of(settings: Settings, *, inside: bool = False) -> list[Check]:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
-from mkiso_service.checks.registry import Check, Site, Unwell, checks_of, examine
+from mkiso_service.checks.check import Check, Site, Unwell, examine
+from mkiso_service.checks.registry import checks_of
 from mkiso_service.prefect.orchestrator import Orchestrator, PrefectOrchestrator
 from mkiso_service.prefect.password import with_password
 from mkiso_service.process_states import is_starting, process_states

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from mkiso.config.settings import Settings
 from mkiso_service import api
-from mkiso_service.checks.registry import Check, Finding, Site, checks_of, examine
+from mkiso_service.checks.check import Check, Finding, Site, examine
+from mkiso_service.checks.registry import checks_of
 from mkiso_service.prefect.orchestrator import Orchestrator
 
 KEPT_SECONDS = {True: 10.0, False: 3.0}

@@ -24,7 +24,8 @@ from mkiso.errors import LedgerDamaged, PermanentError, StudyIncomplete
 from mkiso.formats.iso import master
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import DiscFile
-from mkiso_service.checks.registry import Site, checks_of, examine
+from mkiso_service.checks.check import Site, examine
+from mkiso_service.checks.registry import checks_of
 from mkiso_service.cli.main import run
 from peers.corpus import make_study
 from peers.ports import free_port

@@ -17,7 +17,8 @@ from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import PushedStudy, studies_in
 from mkiso.storage.files import sha256_of
 from mkiso.storage.room import GIB
-from mkiso_service.checks.registry import Finding, Site, checks_of, examine
+from mkiso_service.checks.check import Finding, Site, examine
+from mkiso_service.checks.registry import checks_of
 from peers.corpus import dataset_bytes, make_study, write
 from peers.patience import LONG
 from peers.storescu import store

@@ -31,7 +31,8 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, PacsSilent
 from mkiso.pictures.confinement import landlock_version
 from mkiso.storage.data_format import FORMAT
-from mkiso_service.checks.registry import CHECKS, Check, Finding, Site, checks_of, examine
+from mkiso_service.checks.check import Check, Finding, Site, examine
+from mkiso_service.checks.registry import CHECKS, checks_of
 from mkiso_service.cli.doctor import diagnose
 from mkiso_service.prefect.environment import not_taken
 from mkiso_service.process_states import RECENT_SECONDS
@@ -111,7 +112,8 @@ def test_a_service_that_may_not_confine_its_decoders_says_what_to_do() -> None:
 import ctypes, platform
 from mkiso.config.settings import Settings
 from mkiso.pictures import confinement
-from mkiso_service.checks.registry import Site, checks_of, examine
+from mkiso_service.checks.check import Site, examine
+from mkiso_service.checks.registry import checks_of
 libc = ctypes.CDLL(None)
 libc.prctl(38, 1, 0, 0, 0)
 program = confinement._refusing(confinement._MACHINES[platform.machine()][0], (444, 445, 446))

@@ -17,7 +17,8 @@ import pytest
 
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso_service.checks.registry import Site, checks_of, examine
+from mkiso_service.checks.check import Site, examine
+from mkiso_service.checks.registry import checks_of
 from mkiso_service.ending import started_of
 from mkiso_service.process_states import process_states
 from peers.patience import LONG, until

@@ -13,7 +13,8 @@ from mkiso.demo.pacs import DemoPacs
 from mkiso.sources.answers import Answers
 from mkiso.sources.levels import answered_levels
 from mkiso.sources.protocol import Query
-from mkiso_service.checks.registry import Site, checks_of, examine
+from mkiso_service.checks.check import Site, examine
+from mkiso_service.checks.registry import checks_of
 from peers.corpus import make_study
 from tests.sources.test_source import FolderSource
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mkiso_service.checks.registry import Finding
+from mkiso_service.checks.check import Finding
 from mkiso_service.webhook import health
 from mkiso_service.webhook.health import Probe
 
