@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from mkiso.config.section import Carrier
 from mkiso.errors import ProofFailed
 from mkiso.formats.envelope_reader import Opener, with_envelopes
 from mkiso.formats.protocol import Contents, Format
@@ -22,7 +21,7 @@ TITLES = {
 }
 
 
-class Cms:
+class Cms(Format):
     """A container of encrypted DICOM files. Nothing recognises it from outside: its DICOMDIR says what it is."""
 
     is_encrypted = True
@@ -30,30 +29,9 @@ class Cms:
 
     def __init__(self, container: Format, opener: Opener = Opener()) -> None:  # noqa: B008  it opens nothing
         self._container, self._opener = container, opener
-
-    @property
-    def name(self) -> str:
-        return f"{self._container.name}-cms"
-
-    @property
-    def suffix(self) -> str:
-        return self._container.suffix
-
-    @property
-    def media_type(self) -> str:
-        return self._container.media_type
-
-    @property
-    def title(self) -> str:
-        return TITLES[self._container.name]
-
-    @property
-    def carrier(self) -> Carrier | None:
-        return self._container.carrier
-
-    @property
-    def checks(self) -> tuple[str, str]:
-        return self._container.checks
+        self.name, self.title = f"{container.name}-cms", TITLES[container.name]
+        self.suffix, self.media_type = container.suffix, container.media_type
+        self.carrier, self.checks = container.carrier, container.checks
 
     def opened(self, password: str) -> Cms:
         return Cms(self._container, Opener(password))

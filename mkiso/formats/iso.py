@@ -35,23 +35,17 @@ _PRIMARY_DESCRIPTOR, _JOLIET_DESCRIPTOR = 16, 17  # sectors (Ecma-119 6.7.1)
 _MODIFICATION_DATE = 830  # byte position in both (Ecma-119 8.4.27)
 
 
-class Iso:
+class Iso(Format):
     """The format of discs: what a drive reads."""
 
     name = "iso"
     suffix = ".iso"
     media_type = "application/vnd.efi.iso"
     title = N_("A file to burn onto a disc (ISO)")
-    carrier = None
-    is_encrypted = False
-    has_envelopes = False
     checks = (
         "the directory trees and their path tables, and UDF where there is any",
         "names: ISO 9660 level 1, file-set ID",
     )
-
-    def opened(self, password: str) -> Format:
-        return self
 
     def size(self, disc: Layout) -> int:
         return image_sectors(disc.files, disc.medium) * SECTOR_BYTES

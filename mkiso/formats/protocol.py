@@ -95,40 +95,26 @@ class Contents:
 class Format(Protocol):
     """One way to hand out a disc. The same layout gives the same bytes."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def suffix(self) -> str:
-        """Of a file's name, with its dot."""
-        ...
-
-    @property
-    def media_type(self) -> str: ...
-    @property
-    def title(self) -> str:
-        """What it is for a person, a message of mkiso.languages."""
-        ...
-
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether only a password opens it. Such a format has to be given one before it writes or reads, by `opened`,
-        and gives other bytes each time.
-        """
-        ...
-
-    @property
-    def has_envelopes(self) -> bool:
-        """Whether the DICOM files have to be laid out in envelopes (mkiso.media.envelopes)."""
-        ...
+    name: str
+    suffix: str
+    """Of a file's name, with its dot."""
+    media_type: str
+    title: str
+    """What it is for a person, a message of mkiso.languages."""
+    carrier: Carrier | None = None
+    """What it is laid out for; None: the disc that it is written to."""
+    is_encrypted: bool = False
+    """Whether only a password opens it. Such a format has to be given one before it writes or reads, by `opened`, and
+    gives other bytes each time.
+    """
+    has_envelopes: bool = False
+    """Whether the DICOM files have to be laid out in envelopes (mkiso.media.envelopes)."""
+    checks: tuple[str, str]
+    """What `read` has checked, and what `faults` looks for, in words."""
 
     def opened(self, password: str) -> Format:
         """This format with a password; itself where it takes none."""
-        ...
-
-    @property
-    def carrier(self) -> Carrier | None:
-        """What it is laid out for; None: the disc that it is written to."""
-        ...
+        return self
 
     def size(self, disc: Layout) -> int:
         """The exact size in bytes of what `write` makes, before anything is written."""
@@ -146,14 +132,9 @@ class Format(Protocol):
         """What an open image holds, bounded against whatever it may say of itself. Raises ProofFailed."""
         ...
 
-    @property
-    def checks(self) -> tuple[str, str]:
-        """What `read` has checked, and what `faults` looks for, in words."""
-        ...
-
     def faults(self, contents: Contents) -> Iterator[str]:
         """What a sound patient disc of this format hasn't, in sentences."""
-        ...
+        yield from ()
 
     def paths(self, file: DiscFile) -> Mapping[str, PurePosixPath]:
         """Where a file of the layout stands in each tree."""

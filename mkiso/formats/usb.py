@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from mkiso.config.section import Carrier
 from mkiso.errors import TooLargeForMedium
 from mkiso.formats.fat_reader import LONG, SHORT, read_fat
 from mkiso.formats.protocol import Contents, Format
@@ -71,20 +70,15 @@ class _Plan:
         return data + (run.first - 2) * self.cluster
 
 
-class Usb:
+class Usb(Format):
     """The format of sticks: what `dd` and duplicators write."""
 
     name = "usb"
     suffix = ".img"
     media_type = "application/x-raw-disk-image"
     title = N_("A USB stick image, for a duplicator")
-    carrier: Carrier = "usb"
-    is_encrypted = False
-    has_envelopes = False
+    carrier = "usb"
     checks = ("partition table, boot sectors, both allocation tables and all directories", "names: each once")
-
-    def opened(self, password: str) -> Format:
-        return self
 
     def size(self, disc: Layout) -> int:
         return (_PARTITION + _planned(disc.files).sectors) * SECTOR
@@ -107,9 +101,6 @@ class Usb:
 
     def read(self, descriptor: int) -> Contents:
         return read_fat(descriptor)
-
-    def faults(self, contents: Contents) -> Iterator[str]:
-        yield from ()
 
     def paths(self, file: DiscFile) -> dict[str, PurePosixPath]:
         return {SHORT: file.path, LONG: file.joliet_path or file.path}

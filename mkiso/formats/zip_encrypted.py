@@ -11,17 +11,15 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from mkiso.config.section import Carrier
 from mkiso.errors import ProofFailed
 from mkiso.formats.ae2 import AROUND_BYTES, MAC_BYTES, PIECE_BYTES, SALT_BYTES, KeyStream, Password, authentication_of
-from mkiso.formats.protocol import Contents, PasswordNeeded
+from mkiso.formats.protocol import Contents, Format, PasswordNeeded
 from mkiso.formats.zip_file import name_in_zip
 from mkiso.formats.zip_reader import TREE, begins_encrypted, read_zip
 from mkiso.languages import N_
@@ -48,16 +46,15 @@ def new_password() -> str:
     return "-".join(digits[at : at + 5] for at in range(0, _DIGITS, 5))
 
 
-class ZipEncrypted:
+class ZipEncrypted(Format):
     """The format of files that mustn't be read by whoever finds them."""
 
     name = "zip-encrypted"
     suffix = ".zip"
     media_type = "application/zip"
     title = N_("An encrypted ZIP file, which opens with a password")
-    carrier: Carrier = "zip-encrypted"
+    carrier = "zip-encrypted"
     is_encrypted = True
-    has_envelopes = False
     checks = (
         "the directory of the ZIP file against each file's own header",
         "names: relative, each once; that all but what says how to open it is encrypted",
@@ -95,9 +92,6 @@ class ZipEncrypted:
             if len(bare) == len(contents.files):
                 raise ProofFailed("Nothing in the ZIP file is encrypted.")
         return contents
-
-    def faults(self, contents: Contents) -> Iterator[str]:
-        yield from ()
 
     def paths(self, file: DiscFile) -> dict[str, PurePosixPath]:
         return {TREE: PurePosixPath(name_in_zip(file))}

@@ -6,12 +6,10 @@ Stored, not deflated: docs/decisions/formats.md has what deflating would gain an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from mkiso.config.section import Carrier
 from mkiso.formats.protocol import Contents, Format
 from mkiso.formats.zip_reader import TREE, begins_encrypted, read_zip
 from mkiso.languages import N_
@@ -27,20 +25,15 @@ _ENTRIES = 2**16 - 1
 _UNIX, _READABLE = 3, 0o100644  # APPNOTE 4.4.2.2, 4.4.15
 
 
-class Zip:
+class Zip(Format):
     """The format of files: what any computer opens without a drive."""
 
     name = "zip"
     suffix = ".zip"
     media_type = "application/zip"
     title = N_("A ZIP file, for any computer")
-    carrier: Carrier = "zip"
-    is_encrypted = False
-    has_envelopes = False
+    carrier = "zip"
     checks = ("the directory of the ZIP file against each file's own header", "names: relative, each once")
-
-    def opened(self, password: str) -> Format:
-        return self
 
     def size(self, disc: Layout) -> int:
         position = central = 0
@@ -64,9 +57,6 @@ class Zip:
 
     def read(self, descriptor: int) -> Contents:
         return read_zip(descriptor)
-
-    def faults(self, contents: Contents) -> Iterator[str]:
-        yield from ()
 
     def paths(self, file: DiscFile) -> dict[str, PurePosixPath]:
         return {TREE: PurePosixPath(name_in_zip(file))}
