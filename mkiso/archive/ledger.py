@@ -43,6 +43,7 @@ from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, why_refused
 from mkiso.storage.data_format import require_known
+from mkiso.storage.files import descriptor_of
 
 SQLITE_BUSY_SECONDS = 60
 CONNECT_SECONDS = 10
@@ -306,15 +307,12 @@ def _alone(storage: Storage) -> Iterator[None]:
     """
     try:
         storage.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(storage.data_dir / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
+        with descriptor_of(storage.data_dir / "ledger.lock", os.O_RDWR | os.O_CREAT) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             file = _mark_file(storage)
             for unfinished in file.parent.glob(f"{file.name}.*"):  # of a process that was killed; nobody else is here
                 unfinished.unlink()
             yield
-        finally:
-            os.close(descriptor)
     except OSError as error:
         where = error.filename or storage.data_dir
         raise LedgerUnavailable(f"The archive's ledger can't be used: {where}: {why_refused(error)}. {LOOK}") from error

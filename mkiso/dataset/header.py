@@ -7,7 +7,6 @@ walked to its last byte, so what is returned belongs to an instance that is stru
 from __future__ import annotations
 
 import mmap
-import os
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -218,12 +217,8 @@ def is_deflated(transfer_syntax_uid: str) -> bool:
 
 @contextmanager
 def _mapped_file(path: Path) -> Iterator[mmap.mmap]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with _mapped(descriptor) as data:
-            yield data
-    finally:
-        os.close(descriptor)
+    with path.open("rb", buffering=0) as file, _mapped(file.fileno()) as data:
+        yield data
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from mkiso.formats.image_hash import ImageHashes, hash_extents
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
 from mkiso.formats.registry import claimed_format
 from mkiso.media.names import is_file_id
+from mkiso.storage.files import descriptor_of
 from mkiso.study.identity import one_line
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ def check_disc(
     Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be
     opened, and PasswordNeeded where neither opens it.
     """
-    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would wait for a writer
-    try:
+    with descriptor_of(disc, os.O_RDONLY | os.O_NONBLOCK) as descriptor:  # opening a pipe would wait for a writer
         check = _Check(descriptor, one_patient, password, Opener(password, key), disc if disc.is_dir() else None)
         try:
             return check.run(progress)
@@ -130,8 +130,6 @@ def check_disc(
             return check.report(error.words)
         except OSError as error:
             return check.report(f"The disc can't be read: {error.strerror}.")
-    finally:
-        os.close(descriptor)
 
 
 def verify_disc(

@@ -14,6 +14,7 @@ from mkiso.formats.envelope_reader import DICOMDIR
 from mkiso.formats.image_hash import hash_extents
 from mkiso.formats.protocol import Extent
 from mkiso.formats.registry import format_of
+from mkiso.storage.files import descriptor_of, sync_folder
 from mkiso.storage.room import size_words
 
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -62,36 +63,34 @@ def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | Non
     `progress` hears of bytes written and read back, of all. Raises ProofFailed, which names what is wrong, FolderTaken,
     StorageFull, and OSError where the folder can't be used.
     """
-    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        contents = format_of(descriptor).read(descriptor)
-        hashes = hash_extents(descriptor, contents)
-        files = contents.shown
-        if hashes.wrong:
-            raise ProofFailed("The file that was downloaded isn't whole: download it again.")
-        _require_own_folders(folder, files)
-        size = sum(extent.size for extent in files.values())
-        _require_room(folder, files)
-        total, done = 2 * size, 0
-        for path, extent in files.items():
-            _write(descriptor, extent, folder / path)
-            done += extent.size
-            if progress:
-                progress(done, total)
-        _sync_folders(folder, files)
-        differing = []
-        for path, extent in files.items():
-            if _sha256_from_device(folder / path) != hashes.files[extent]:
-                differing.append(path)
-            done += extent.size
-            if progress:
-                progress(done, total)
+        with descriptor_of(image) as descriptor:
+            contents = format_of(descriptor).read(descriptor)
+            hashes = hash_extents(descriptor, contents)
+            files = contents.shown
+            if hashes.wrong:
+                raise ProofFailed("The file that was downloaded isn't whole: download it again.")
+            _require_own_folders(folder, files)
+            size = sum(extent.size for extent in files.values())
+            _require_room(folder, files)
+            total, done = 2 * size, 0
+            for path, extent in files.items():
+                _write(descriptor, extent, folder / path)
+                done += extent.size
+                if progress:
+                    progress(done, total)
+            _sync_folders(folder, files)
+            differing = []
+            for path, extent in files.items():
+                if _sha256_from_device(folder / path) != hashes.files[extent]:
+                    differing.append(path)
+                done += extent.size
+                if progress:
+                    progress(done, total)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise StorageFull(f"{folder} has no room for the disc: what lies there isn't whole. Remove it.") from None
         raise
-    finally:
-        os.close(descriptor)
     if differing:
         named = ", ".join(map(str, differing[:_NAMED])) + (" …" if len(differing) > _NAMED else "")
         raise ProofFailed(
@@ -141,11 +140,7 @@ def _write(descriptor: int, extent: Extent, target: Path) -> None:
 
 def _sync_folders(folder: Path, files: Iterable[PurePosixPath]) -> None:
     for each in {folder / parent for path in files for parent in path.parents}:
-        opened = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        sync_folder(each)
 
 
 def _sha256_from_device(file: Path) -> str:

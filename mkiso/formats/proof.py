@@ -12,6 +12,7 @@ from pathlib import Path
 from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import hash_extents
 from mkiso.formats.protocol import Extent, Format
+from mkiso.storage.files import descriptor_of
 from mkiso.study.models import DiscFile
 
 _NAMED = 5  # how many differing files the words of an error name
@@ -34,8 +35,7 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
 
     One pass over the image. Raises ProofFailed, which names what is missing, unexpected or different.
     """
-    descriptor = os.open(image, os.O_RDONLY)
-    try:
+    with descriptor_of(image) as descriptor:
         contents = form.read(descriptor)
         size = os.fstat(descriptor).st_size
         if size != contents.size:
@@ -58,8 +58,6 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
                 or extent in hashes.wrong
                 or (file.inside.sha256 if file.inside else None) != hashes.inside.get(extent)
             ]
-    finally:
-        os.close(descriptor)
     if differing:
         raise ProofFailed(
             f"{len(differing)} file(s) of the image are not what was received or made: {_listed(differing)}. The image "

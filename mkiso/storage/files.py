@@ -28,6 +28,16 @@ class Unreadable(Exception):
     """In a file's place is something else than what was written there; says what, and none of its content."""
 
 
+@contextmanager
+def descriptor_of(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """The descriptor of a file or folder, open until the `with` ends; a file that is made has mode 0600."""
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
@@ -77,14 +87,11 @@ def write_at(descriptor: int, data: bytes | memoryview, place: int) -> None:
 def read_whole(path: Path) -> bytes:
     """A file that is read in one piece. Raises FileNotFoundError, Unreadable."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe has nobody who writes
-        try:
+        with descriptor_of(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:  # a pipe has nobody who writes
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise Unreadable("it is no file")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 content = file.read(MAX_BYTES + 1)
-        finally:
-            os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as error:  # a folder, a link to itself, no permission, a failing disk
@@ -112,11 +119,8 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with descriptor_of(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def clock_of(probe: Path) -> float:
@@ -177,14 +181,13 @@ def hold(folder: Path) -> int:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[bool]:
     """Whether nobody holds a folder; nobody can until the `with` ends. Raises FileNotFoundError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
+    with descriptor_of(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def is_uuid(text: str) -> bool:

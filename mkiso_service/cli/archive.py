@@ -84,14 +84,12 @@ def verify(disc: Path) -> int:
     from mkiso.archive.readback import verify_against_ledger
     from mkiso.archive.volumes import VOLUMES
     from mkiso.config.file import load
+    from mkiso.storage.files import descriptor_of
 
-    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with descriptor_of(disc) as descriptor:
         contents = VOLUMES.read(descriptor)
         with Ledger.open(load()) as ledger:
             outcome = verify_against_ledger(ledger, contents.label, _files_of(descriptor, contents))
-    finally:
-        os.close(descriptor)
     click.echo("\n".join(_read_back_lines(outcome)))
     return 0 if outcome.is_good else 1
 

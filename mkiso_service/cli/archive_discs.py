@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable
@@ -23,16 +22,14 @@ def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None)
     from mkiso.formats.disc_check import verify_disc
     from mkiso.formats.disc_contents import listed_instances
     from mkiso.formats.image_hash import hash_extents
+    from mkiso.storage.files import descriptor_of
     from mkiso.study.models import DiscFile
 
     report = verify_disc(disc, one_patient=False, progress=progress)
-    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with descriptor_of(disc) as descriptor:
         contents = VOLUMES.read(descriptor)
         hashes = hash_extents(descriptor, contents, progress).files
         listed = {each.path: each for each in listed_instances(descriptor, contents)}
-    finally:
-        os.close(descriptor)
 
     def file(path: PurePosixPath) -> DiscFile:
         extent = contents.files[path]

@@ -32,6 +32,7 @@ from rich.console import Console
 
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, MkisoError
+from mkiso.storage.files import descriptor_of
 from mkiso.storage.room import size_words
 from mkiso_service.cli.burning import burn
 from mkiso_service.cli.client import Client, DiscRequest, ServiceError
@@ -258,11 +259,8 @@ def list_files(console: Console, iso: Path) -> None:
     """The paths and sizes of a disc's files."""
     from mkiso.formats.registry import format_of
 
-    descriptor = os.open(iso, os.O_RDONLY)
-    try:
+    with descriptor_of(iso) as descriptor:
         contents = format_of(descriptor).read(descriptor)
-    finally:
-        os.close(descriptor)
     console.print(f"On the disc {contents.label}:")
     for path, extent in sorted(contents.files.items()):
         console.print(f"  {size_words(extent.size):>12}  {path}", highlight=False)
@@ -274,14 +272,11 @@ def unpack(iso: Path, folder: Path) -> None:
     from mkiso.formats.registry import format_of
 
     shutil.rmtree(folder, ignore_errors=True)
-    descriptor = os.open(iso, os.O_RDONLY)
-    try:
+    with descriptor_of(iso) as descriptor:
         for path, extent in format_of(descriptor).read(descriptor).shown.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(read_extent(descriptor, extent))
-    finally:
-        os.close(descriptor)
 
 
 def _keep(console: Console, place: Place) -> None:
