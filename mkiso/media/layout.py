@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -79,21 +79,20 @@ def lay_out(
     same disc, but for what is encrypted. Raises TooLargeForMedium, InstanceConflict, PatientMismatch, ProofFailed, and
     ConfigurationError for a viewer that can't be put on a disc.
     """
+    archive = bool(volume_id)
     instances = conversion.applied(part.instances)
     tree = arrange(instances, part.told_apart, part.persons)
-    if not volume_id and (len(part.studies) != 1 or len(tree) != 1):
+    if not archive and (len(part.studies) != 1 or len(tree) != 1):
         raise PatientMismatch(
             "A disc would have more than one patient: nothing was made. Tell the administrator of mkiso."
         )
-    medium = medium or settings.disc.medium
-    known = None if volume_id else part.studies[0].known
-    archive = bool(volume_id)
     is_part = any(each.is_part for each in part.studies)
     if archive and is_part:
         raise ProofFailed(
             "A volume of the archive would have less than whole studies: nothing was made. Tell the administrator of "
             "mkiso."
         )
+    medium = medium or settings.disc.medium
     deidentified = any(each.is_deidentified for each in part.studies)
     here = created.astimezone()  # what people read is by the clocks of this site
     word = "DEID" if deidentified else f"{here:%Y%m%d}"
@@ -124,7 +123,7 @@ def lay_out(
         },
         priors=frozenset(study.study_instance_uid for each in part.studies for study in each.priors),
         lacks=tuple(words_of([lack for each in part.studies for lack in each.degraded])),
-        patient=known,
+        patient=None if archive else part.studies[0].known,
         elsewhere={number: other.instances for number, other in (elsewhere or {}).items()},
         viewer=viewer.executable,
         viewer_names=_root_names(viewer),
@@ -138,28 +137,33 @@ def lay_out(
         files = [*envelopes.sealed(dicom, disc_dir / "sealed")]
         files += [_made(disc_dir, path, content) for path, content in outer_pages(facts, showing)]
     else:
-        shown = shown_series(tree, showing)
-        files = [dicom[0], *(_made(disc_dir, path, content) for path, content in pages(tree, facts, showing, shown))]
-        files += dicom[1:]
-        files += [file for series in shown.values() for file in series.files]
-        files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
-        files += viewer.files
+        files = _readable(dicom, tree, facts, showing, disc_dir) + list(viewer.files)
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
-    sectors = fit(files, medium)
-    institution = disc.institution
     return Layout(
         tuple(files),
         volume_id,
         volume,
         medium,
-        institution,
+        disc.institution,
         created,
-        sectors,
-        len(instances),
-        conformance,
-        notes,
-        showing.amount,
+        sectors=fit(files, medium),
+        instances=len(instances),
+        conformance=conformance,
+        notes=notes,
+        amount=showing.amount,
     )
+
+
+def _readable(
+    dicom: Sequence[DiscFile], tree: Sequence[PatientBranch], facts: Facts, showing: Showing, disc_dir: Path
+) -> list[DiscFile]:
+    """DICOMDIR, the pages, the instances, what is shown of them."""
+    shown = shown_series(tree, showing)
+    files = [dicom[0], *(_made(disc_dir, path, content) for path, content in pages(tree, facts, showing, shown))]
+    files += dicom[1:]
+    files += [file for series in shown.values() for file in series.files]
+    files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
+    return files
 
 
 def _require_explicit(arrivals: Collection[Arrival]) -> None:
