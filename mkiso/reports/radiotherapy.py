@@ -40,21 +40,6 @@ _FACTS = (  # what is true of the whole: what it is called, and the keywords tha
     ("Pixel spacing in mm", "PixelSpacing"),
     ("Fraction", "CurrentFractionNumber"),
 )
-_IN_TABLES = keywords("""
-    DoseReferenceSequence DoseReferenceNumber DoseReferenceDescription DoseReferenceType DoseReferenceStructureType
-    TargetPrescriptionDose DeliveryMaximumDose OrganAtRiskMaximumDose
-    FractionGroupSequence FractionGroupNumber NumberOfFractionsPlanned NumberOfBeams NumberOfBrachyApplicationSetups
-    ReferencedBeamSequence ReferencedBeamNumber BeamMeterset BeamDose
-    BeamSequence IonBeamSequence BeamNumber BeamName BeamType RadiationType PrimaryDosimeterUnit
-    TreatmentMachineName ControlPointSequence IonControlPointSequence NominalBeamEnergy GantryAngle
-    ApplicationSetupSequence ApplicationSetupNumber ApplicationSetupType ApplicationSetupName TotalReferenceAirKerma
-    StructureSetROISequence ROINumber ROIName ROIDescription ROIGenerationAlgorithm
-    RTROIObservationsSequence ReferencedROINumber RTROIInterpretedType
-    DVHSequence DVHType DoseUnits DVHMinimumDose DVHMeanDose DVHMaximumDose
-    TreatmentSessionBeamSequence TreatmentSessionIonBeamSequence CurrentFractionNumber TreatmentTerminationStatus
-    SpecifiedPrimaryMeterset DeliveredPrimaryMeterset
-    """)
-KEYWORDS = CODES | _IN_TABLES | frozenset(keyword for _, *keywords in _FACTS for keyword in keywords)
 
 
 def read_radiotherapy(document: Item) -> tuple[Radiotherapy, tuple[Lack, ...]]:
@@ -128,6 +113,16 @@ _DELIVERED = {
     "Specified": "SpecifiedPrimaryMeterset",
     "Delivered": "DeliveredPrimaryMeterset",
 }
+
+
+_READ = keywords("""
+    DoseReferenceSequence FractionGroupSequence ReferencedBeamSequence BeamSequence IonBeamSequence PrimaryDosimeterUnit
+    ControlPointSequence IonControlPointSequence ApplicationSetupSequence StructureSetROISequence
+    RTROIObservationsSequence ReferencedROINumber DVHSequence TreatmentSessionBeamSequence
+    TreatmentSessionIonBeamSequence
+    """)
+_TABLES = (_PRESCRIPTION, _FRACTIONS, _BEAMS, _SETUPS, _STRUCTURES, _VOLUMES, _DELIVERED)
+KEYWORDS = CODES.union(_READ, *map(dict.values, _TABLES), *(keywords for _, *keywords in _FACTS))
 
 
 def _table(title: str, columns: dict[str, str], rows: Iterator[Row]) -> Table:
