@@ -38,13 +38,7 @@ def _name() -> str:
     return f"{'Dry run of the archive' if asked.get('dry_run') else 'Archive'} {dates or 'by schedule'}"
 
 
-@flow(
-    name="nightly_archive",
-    flow_run_name=_name,
-    description="Retrieves the studies of the days before, proves each complete, and archives what isn't on a volume "
-    "yet.",
-    on_cancellation=[drop_cancelled_archive],
-)
+@flow(name="nightly_archive", flow_run_name=_name, on_cancellation=[drop_cancelled_archive])
 def nightly_archive(date_from: FirstDate = None, date_to: LastDate = None, dry_run: DryRun = False) -> State:
     """Archive the studies of a range of dates, or without dates those that the schedule owes."""
     with ArchiveRun(date_from, date_to, dry_run=dry_run) as run:

@@ -33,12 +33,7 @@ from tasks.disc import (
 from tasks.job_run import JobRun
 
 
-@flow(
-    name="make_disc",
-    flow_run_name=named("download"),
-    description="Retrieves the studies from the PACS, proves that nothing is missing, and makes a disc image of them.",
-    on_cancellation=[forget_cancelled_job],
-)
+@flow(name="make_disc", flow_run_name=named("download"), on_cancellation=[forget_cancelled_job])
 def make_disc(
     accession_numbers: AccessionNumbers,
     shown: ShownPatient = "",

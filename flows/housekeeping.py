@@ -7,12 +7,7 @@ from prefect import flow
 from tasks.cleaning import remove_old_files, remove_old_runs, reread_discs
 
 
-@flow(
-    name="keep_house",
-    flow_run_name="Housekeeping",
-    description="Removes discs, folders of failed jobs, and Prefect's runs once they are older than they are kept; "
-    "proves the other discs again.",
-)
+@flow(name="keep_house", flow_run_name="Housekeeping")
 def keep_house() -> None:
     """Remove what is older than it is kept; prove again what is kept."""
     remove_old_files()

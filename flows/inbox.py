@@ -54,12 +54,7 @@ def _name() -> str:
     return f"{asked['inbox']} {numbers}"
 
 
-@flow(
-    name="burn_sent",
-    flow_run_name=_name,
-    description="Makes a disc of a study that was sent to an inbox, once the PACS says that it is whole.",
-    on_cancellation=[drop_cancelled_burn],
-)
+@flow(name="burn_sent", flow_run_name=_name, on_cancellation=[drop_cancelled_burn])
 def burn_sent(
     inbox: InboxName, study_instance_uid: StudyInstanceUid, accession_numbers: SentNumbers, after: MadeBefore = ""
 ) -> State:

@@ -60,13 +60,7 @@ OrdersTold = Annotated[
 ]
 
 
-@flow(
-    name="print_disc",
-    flow_run_name=named("print"),
-    description="Retrieves the studies from the PACS, proves that nothing is missing, and has a publisher make a disc "
-    "of them, once.",
-    on_cancellation=[drop_cancelled_print],
-)
+@flow(name="print_disc", flow_run_name=named("print"), on_cancellation=[drop_cancelled_print])
 def print_disc(
     accession_numbers: AccessionNumbers,
     publisher: PublisherName = "",
