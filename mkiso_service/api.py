@@ -115,8 +115,8 @@ class Asker(TypedDict):
 
 class Listed(TypedDict):
     """A job as this site's list of discs has it; `begun` is when it was asked for first. `may_cancel`: who sees this
-    may end it, as long as it hasn't ended. `patient_birth_date` is YYYYMMDD, and empty where a clerk has
-    to type it (`identity.confirm_birth_date`).
+    may end it, as long as it hasn't ended. `patient_birth_date` is YYYYMMDD, and empty where a clerk has to type it
+    (`identity.confirm_birth_date`).
     """
 
     job: Job

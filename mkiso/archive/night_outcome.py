@@ -22,11 +22,10 @@ class Outcome:
 
     `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take,
     `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
-    may hold more than it told, `not_asked` the sources that couldn't be asked and
-    why, `unusable` the studies that it describes so that they can't be archived,
-    `searched_ahead` a day that hasn't come yet and at which the ledger was searched, `days_left` how many owed days are
-    left to the next nights, `given_up` the studies that are tried no more and that nobody has settled. `by_hand`: a
-    person asked for these days, so no later night has to search them.
+    may hold more than it told, `not_asked` the sources that couldn't be asked and why, `unusable` the studies that the
+    PACS describes so that they can't be archived, `searched_ahead` a day that hasn't come yet and at which the ledger
+    was searched, `days_left` how many owed days are left to the next nights, `given_up` the studies that are tried no
+    more and that nobody has settled. `by_hand`: a person asked for these days, so no later night has to search them.
     """
 
     found: int = 0
@@ -104,8 +103,7 @@ def words(outcome: Outcome) -> str:
     if outcome.searched_ahead:
         said.append(
             f"An earlier night ran by a clock that said {outcome.searched_ahead}, which hasn't come yet: that clock "
-            "or this one is wrong. "
-            "Look at the machine's clock; what was searched too early is searched again."
+            "or this one is wrong. Look at the machine's clock; what was searched too early is searched again."
         )
     if outcome.volumes:
         said.append(

@@ -5,8 +5,7 @@
     receiver:  {"expecting": true}                        or {"declined": words}
                {"arrival": {…mkiso.study.models.Arrival…}}      one a stored instance
                {"refusal": {…client.Refusal…}}            an instance of the study came, or one that the job lists, and
-                                                          it
-                                                          isn't in the folder
+                                                          it isn't in the folder
                {"association": {"words": "…"}}            a sender's association was refused or aborted, and why
                {"conflict": {"sop_instance_uid": "…"}}    the same UID came with other bytes
                {"no_room": {"sop_instance_uid": "…"}}     it came, and the disk is full

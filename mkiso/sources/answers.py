@@ -125,8 +125,8 @@ def series_counts_of(answers: Answers, uid_tag: int) -> dict[str, int | None]:
 
 
 def series_of(answers: Answers, uid_tag: int) -> tuple[Series, ...]:
-    """The answers at SERIES level, each series once, in the order of their numbers; what can't be read of
-    one is left out, and no series.
+    """The answers at SERIES level, each series once, in the order of their numbers; what can't be read of one
+    is left out, and no series.
     """
     counts = series_counts_of(answers, uid_tag)
     told = {uid: Series(uid, images=count) for uid, count in counts.items()}

@@ -28,9 +28,8 @@ MAX_BYTES = 256 * 1024
 @dataclass(frozen=True, slots=True)
 class Asking:
     """One who asked: `who` (a client's address), by our own page, a link in a browser or a program, or who sent to an
-    inbox (`who`: AE title and address). What was asked for
-    stands in each, since a job that waits has no report yet. `user` and `name` are the person's or the key's, empty
-    where nobody has to say.
+    inbox (`who`: AE title and address). What was asked for stands in each, since a job that waits has no report yet.
+    `user` and `name` are the person's or the key's, empty where nobody has to say.
     """
 
     time: str

@@ -227,9 +227,7 @@ def import_(disc: Path) -> int:
 @archive.command()
 @click.confirmation_option(prompt="Do ledger, data directory and store belong together, although their ids differ?")
 def adopt() -> None:
-    """Use this ledger with this data directory and store from now on. Their ids may differ. Nothing is
-    removed.
-    """
+    """Use this ledger with this data directory and store from now on. Their ids may differ. Nothing is removed."""
     from mkiso.archive.ledger import Ledger
     from mkiso.archive.store import Store
     from mkiso.config.file import load

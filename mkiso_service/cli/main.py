@@ -174,9 +174,7 @@ def password() -> None:
 
 @cli.command()
 def deploy() -> None:
-    """Create or update the deployments in Prefect, and their queues. Each worker does this when it
-    starts.
-    """
+    """Create or update the deployments in Prefect, and their queues. Each worker does this when it starts."""
     settings = _begin_with_prefect(make=False)
     import asyncio
 
