@@ -62,31 +62,24 @@ class _Store(Collector):
         yield _labelled("mkiso_stage_seconds", "Seconds that these jobs spent in each stage", ["kind", "stage"], took)
         came = [(stage, number) for stage, number, _ in self.counts.stages]
         yield _labelled("mkiso_stage_jobs", "How many of these jobs came to each stage", ["kind", "stage"], came)
-        yield GaugeMetricFamily(
-            "mkiso_instances_received",
-            "Instances that these jobs received",
-            value=self.counts.received,
-        )
-        yield GaugeMetricFamily(
-            "mkiso_received_bytes",
-            "Bytes that these jobs received",
-            value=self.counts.received_bytes,
-        )
         sizes = list(_sizes(self.storage))
-        yield GaugeMetricFamily("mkiso_discs", "Discs in the store", value=len(sizes))
-        yield GaugeMetricFamily("mkiso_discs_bytes", "Bytes of the discs in the store", value=sum(sizes))
         free = min(
             shutil.disk_usage(place).free for place in (self.storage.data_dir, self.storage.discs_dir) if place.exists()
         )
-        yield GaugeMetricFamily("mkiso_storage_free_bytes", "Bytes that are free where data and discs lie", value=free)
-        yield GaugeMetricFamily(
-            "mkiso_storage_min_free_bytes",
-            "Bytes below which new jobs are refused",
-            value=self.storage.min_free_gib * 2**30,
-        )
-        yield GaugeMetricFamily("mkiso_orchestrator_up", "Whether Prefect's API answers", value=self.queued is not None)
+        least = self.storage.min_free_gib * 2**30
+        told = [
+            ("mkiso_instances_received", "Instances that these jobs received", self.counts.received),
+            ("mkiso_received_bytes", "Bytes that these jobs received", self.counts.received_bytes),
+            ("mkiso_discs", "Discs in the store", len(sizes)),
+            ("mkiso_discs_bytes", "Bytes of the discs in the store", sum(sizes)),
+            ("mkiso_storage_free_bytes", "Bytes that are free where data and discs lie", free),
+            ("mkiso_storage_min_free_bytes", "Bytes below which new jobs are refused", least),
+            ("mkiso_orchestrator_up", "Whether Prefect's API answers", self.queued is not None),
+        ]
         if self.queued is not None:
-            yield GaugeMetricFamily("mkiso_jobs_queued", "Jobs that wait for a worker", value=self.queued)
+            told.append(("mkiso_jobs_queued", "Jobs that wait for a worker", self.queued))
+        for name, words, value in told:
+            yield GaugeMetricFamily(name, words, value=value)
 
 
 def _labelled(
