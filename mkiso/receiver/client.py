@@ -37,10 +37,9 @@ class Expectation:
 
     `calling_ae_title` is what the job calls itself when it asks the PACS, `senders` are the AE titles and addresses
     that the instances come from, `strangers` those whose instances aren't for this job, `series` those of the study
-    that alone are meant (empty: all). As messages are read,
-    `refusals` grows, each instance once, and so does `lost_associations` with why a sender's association was refused or
-    aborted. Raises ReceiverUnavailable where the receiver can't be reached or declines; whatever came while nobody
-    expected it, it refused.
+    that alone are meant (empty: all). As messages are read, `refusals` grows, each instance once, and so does
+    `lost_associations` with why a sender's association was refused or aborted. Raises ReceiverUnavailable where the
+    receiver can't be reached or declines; whatever came while nobody expected it, it refused.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from mkiso.errors import DamagedInstance
 from mkiso.network import dimse
 from mkiso.receiver.expectations import Expectations
 from mkiso.receiver.pushed import Line, PushedStudy, folder_of, studies_in
-from mkiso.receiver.spool import NoRoom, Refused, Spool, Whole, refuse
+from mkiso.receiver.spool import NoRoom, Refused, Spool, Whole, give_name, refuse
 from mkiso.storage.files import hold, sha256_of, sync_folder
 from mkiso.storage.room import GIB
 from mkiso.study.selection import is_uid
@@ -110,8 +110,7 @@ class InboxSpool(Spool):
             if is_new:
                 for folder in (study.folder, study.folder.parent, study.folder.parent.parent):
                     sync_folder(folder)
-            # as in Spool.give
-            os.link(f"/proc/self/fd/{whole.descriptor}", path, src_dir_fd=whole.descriptor, follow_symlinks=True)
+            give_name(whole, str(path))
             study.note(
                 Line(whole.sop_instance_uid, whole.sop_class_uid, whole.transfer_syntax_uid, whole.size, sha256, by)
             )

@@ -222,14 +222,15 @@ def _named(whole: Whole, folder: Path) -> Iterator[None]:
         yield
         return
     name = folder / str(status.st_ino)
-    _name(whole, str(name))
+    give_name(whole, str(name))
     try:
         yield
     finally:
         name.unlink(missing_ok=True)
 
 
-def _name(whole: Whole, path: str) -> None:
+def give_name(whole: Whole, path: str) -> None:
+    """A name for its file, which may have none yet. Raises FileExistsError and what else the system says."""
     # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute, so any
     # descriptor serves.
     os.link(f"/proc/self/fd/{whole.descriptor}", path, src_dir_fd=whole.descriptor, follow_symlinks=True)
@@ -252,7 +253,7 @@ def _link(jobs: list[Expected], whole: Whole, folder: Path) -> None:
             for job in waiting:
                 path = f"{job.folder}/{sop_instance_uid}"
                 try:
-                    _name(whole, path)
+                    give_name(whole, path)
                     linked.append(path)
                 except FileExistsError:  # from an earlier run of the job
                     if sha256_of(Path(path)) != whole.digest.value():

@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import httpx
 
@@ -213,7 +214,7 @@ class WadoRetrieval:
         reception = Reception(command, context, self._spool, hashing, tally)
         size, most = 0, self._spool.max_instance_bytes
         with closing(reception):
-            for piece in _then(bytes(beginning[offset:]), pieces):
+            for piece in chain([bytes(beginning[offset:])], pieces):
                 size += len(piece)
                 if size > most:
                     raise Malformed("sends an instance that is larger than receiver.max_instance_gib")
@@ -227,11 +228,6 @@ def _paths(target: Target) -> list[str]:
         [series] = target.series
         return [f"{study}/series/{series}/instances/{uid}" for uid in target.instances]
     return [f"{study}/series/{series}" for series in target.series] or [study]
-
-
-def _then(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from pieces
 
 
 def _offset(head: bytes) -> int:

@@ -36,9 +36,9 @@ _DAYS = re.compile(r"(\d{8})?(-)?(\d{8})?")
 @dataclass(frozen=True, slots=True)
 class Criteria:
     """What is asked: `patient_name` as far as it is known, from its beginning, in DICOM's spelling (DOE^JOHN) or as
-    people write it (Doe John; Doe, John); `birth_date` a day (YYYYMMDD);
-    `study_date` a day, or two with a hyphen between them, one of which may be missing; `modality` a code such as CT.
-    Making one raises InvalidRequest where it can't be asked or selects nothing.
+    people write it (Doe John; Doe, John); `birth_date` a day (YYYYMMDD); `study_date` a day, or two with a hyphen
+    between them, one of which may be missing; `modality` a code such as CT. Making one raises InvalidRequest where it
+    can't be asked or selects nothing.
     """
 
     patient_id: str = ""

@@ -12,13 +12,7 @@ from datetime import date
 from itertools import chain
 from typing import Generic, TypeVar
 
-from mkiso.errors import (
-    MkisoError,
-    NotAskedEverywhere,
-    PacsBusy,
-    RetriableError,
-    StudyNotFound,
-)
+from mkiso.errors import MkisoError, NotAskedEverywhere, PacsBusy, RetriableError, StudyNotFound
 from mkiso.sources.choosing import FoundStudies, chosen, studies_of
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import HAS_IT, find_by_uid, find_studies, named_studies, unknown_uid
