@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
+from mkiso.config.robots import RobotKind
 from mkiso.config.section import AeTitle, Host, Medium, Place, Port, Seconds, Section
 
-RobotKind = Literal["epson", "primera", "rimage", "folder"]
 LABEL_VALUES = (
     "patient_name",
     "patient_id",

@@ -25,7 +25,8 @@ from mkiso.config.access import LOOPBACK, Auth, SignIn, is_loopback, is_private
 from mkiso.config.archive import Archive
 from mkiso.config.disc import Deidentified, Disc, Identity, Print, Priors, Viewer
 from mkiso.config.inboxes import Inbox, Peer
-from mkiso.config.publishers import CStore, Publisher, Robot, RobotKind
+from mkiso.config.publishers import CStore, Publisher, Robot
+from mkiso.config.robots import RobotKind
 from mkiso.config.section import (
     AeTitle,
     EachTitleOnce,

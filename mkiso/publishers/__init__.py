@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mkiso.config.publishers import MediaCreation, Robot, RobotKind
+from mkiso.config.publishers import MediaCreation, Robot
+from mkiso.config.robots import RobotKind
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso.publishers.cstore import CStorePublisher

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
+from mkiso.config.robots import RobotKind
 from mkiso.errors import ConfigurationError
 from mkiso_service.cli.options import require_no_dash
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mkiso_service.cli.init import Answers
 
 HIDDEN = ("/home", "/root", "/run/user", "/tmp")  # noqa: S108  ProtectHome and PrivateTmp of the units
-ROBOTS = ("none", "rimage", "epson", "primera", "folder", "cstore", "mcm")
+ROBOTS = ("none", *get_args(RobotKind), "cstore", "mcm")
 
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -157,7 +158,6 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
 
 
 def _answered(answers: Mapping[str, Any]) -> Answers:
-    from mkiso.config.publishers import RobotKind
     from mkiso_service.cli.init import Answers
 
     given = {**answers, **{name: answers[name].removeprefix("none") for name in ("robot", "second_kind")}}

@@ -1,0 +1,7 @@
+"""The kinds of robots with a watched folder; apart from their settings, since `mkiso --help` names them at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RobotKind = Literal["rimage", "epson", "primera", "folder"]
