@@ -18,8 +18,8 @@ class Link:
     0: nobody is there.
 
     `connections` counts what was connected, `carried` the bytes that came back from the target. `on_carried` hears of
-    each growth of it. Where what is sent to the target holds `hush_at`, it is silent from there on. Where that holds
-    `lose_at`, `on_lost` is called instead of passing the answer on, and then every connection breaks: once.
+    each growth of it. Where what is sent to the target holds `hush_at`, it is silent from there on. Where an answer
+    holds `lose_at`, `on_lost` is called instead of passing it on, and then every connection breaks: once.
     """
 
     def __init__(self, target: int = 0, hush_at: bytes = b"", lose_at: bytes = b"") -> None:
@@ -37,7 +37,6 @@ class Link:
         self._threads = [threading.Thread(target=self._accept)]
         self._sockets: list[socket.socket] = []
         self._cut: set[socket.socket] = set()
-        self._answering: socket.socket | None = None
 
     def __enter__(self) -> Self:
         self._flowing.set()
@@ -97,10 +96,8 @@ class Link:
             while data := source.recv(65536):
                 if self.hush_at and self.hush_at in data and not back:
                     self.hush()
-                if self.lose_at and self.lose_at in data and not back:
-                    self.lose_at, self._answering = b"", sink
-                if back and source is self._answering:
-                    self._answering = None
+                if self.lose_at and self.lose_at in data and back:
+                    self.lose_at = b""
                     self.on_lost()
                     self.cut()
                     break

@@ -735,13 +735,19 @@ def test_a_print_that_was_not_begun_may_be_asked_for_again(monkeypatch: pytest.M
     asyncio.run(scenario())
 
 
+CREATED = b"HTTP/1.1 201"
+
+
 @pytest.mark.parametrize("end", [Completed(), Failed()])
-def test_a_print_that_ends_before_its_answer_comes_is_not_asked_for_twice(api_url: str, end: State) -> None:
+def test_a_print_that_ends_before_its_answer_comes_is_not_asked_for_twice(
+    api_url: str, monkeypatch: pytest.MonkeyPatch, end: State
+) -> None:
     """The answer to its creation was lost, and who asked anew took the run, which had ended, for an older one."""
+    monkeypatch.setattr(module, "CALL_SECONDS", LONG)
     port = urlsplit(api_url).port or 0
 
     async def scenario() -> None:
-        with Link(port, lose_at=b"create_flow_run") as link:
+        with Link(port, lose_at=CREATED) as link:
             async with desk(f"http://127.0.0.1:{link.port}/api") as through, desk(api_url) as here:
                 asked, loop = question("print"), asyncio.get_running_loop()
 
@@ -808,17 +814,17 @@ def test_a_print_that_began_unheard_is_not_made_again_by_who_repeats_it(
     """The second question made a second disc where the first one had ended: a clerk loads a page anew, a program tries
     again.
     """
-    monkeypatch.setattr(module, "CALL_SECONDS", 10)
+    monkeypatch.setattr(module, "CALL_SECONDS", LONG)
     port = urlsplit(api_url).port or 0
 
     async def scenario() -> None:
-        with Link(port, lose_at=b"create_flow_run") as link:
+        with Link(port, lose_at=CREATED) as link:
             async with desk(f"http://127.0.0.1:{link.port}/api") as through, desk(api_url) as here:
                 asked = question("print")
-                link.on_lost = link.hush
+                link.on_lost = lambda: setattr(link, "target", 0)
                 with pytest.raises(PrintUncertain):
                     await through.ask(asked)
-                link.mend()
+                link.target = port
                 [run] = await runs_of(here, asked)
                 await move(here, str(run), Running(), Completed())
                 if is_late:
