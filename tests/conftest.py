@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,11 @@ from mkiso_service.processes.parts import importing
 from peers.nursery import nursery
 
 pytest_plugins = ["peers.hospital"]
+
+TOGETHER = "tests/faults/"
+"""What one process of tests runs in a row, and first: its tests share a house, which takes processor time to start and
+while nobody asks it.
+"""
 
 settings.register_profile("mkiso", deadline=None)
 settings.load_profile("mkiso")
@@ -33,7 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         turn = 0 if item.get_closest_marker("end_to_end") else 1 if item.get_closest_marker("peer") else 2
         turns[item.path] = min(turn, turns.get(item.path, turn))
-    items.sort(key=lambda item: turns[item.path])
+    items.sort(key=lambda item: (not item.nodeid.startswith(TOGETHER), turns[item.path]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Any:
+    """Give the tests of a file to one process, and those of TOGETHER."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduling = LoadFileScheduling(config, log)
+    of_a_file = scheduling._split_scope
+    scheduling._split_scope = lambda test: TOGETHER if test.startswith(TOGETHER) else of_a_file(test)
+    return scheduling
 
 
 @pytest.fixture(scope="session", autouse=True)

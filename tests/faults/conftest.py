@@ -17,7 +17,7 @@ the scenarios.
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     with open_house(folder, warm=True) as opened:

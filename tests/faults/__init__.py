@@ -1,0 +1,1 @@
+"""A package, so that its house ends with its last test."""
