@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pydicom import dcmread
 from mkiso_service.prefect.environment import NIGHTLY_ARCHIVE
 from peers.corpus import dataset_bytes
 from peers.discs import extract, instances_on
+from peers.nursery import nursery
 from peers.patience import LONG
 from peers.service import Service
 
@@ -36,8 +36,7 @@ def archive(service: Service, seconds: float = 5 * LONG, **parameters: Any) -> d
 def mkiso_archive(service: Service, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """`mkiso archive …` under the service's configuration."""
     environment = {**os.environ, "MKISO_CONFIG": str(service.configuration)}
-    command = [sys.executable, "-P", "-m", "mkiso_service", "archive", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG)
+    return nursery.run(["archive", *map(str, arguments)], environment, LONG)
 
 
 def images(store: Path) -> list[Path]:

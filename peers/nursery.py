@@ -1,5 +1,5 @@
-"""`mkiso serve` without its imports: forks of a program that has made them once for all services of a test run. They
-are most of the processor time of a start.
+"""`mkiso serve`, and other commands, without their imports: forks of a program that has made them once for all services
+of a test run. They are most of the processor time of a start.
 
 A fork is a new start in all else: its environment, its output, the settings that Prefect reads from the environment.
 Tests of a start itself, and of what the kernel tells of a process, begin an interpreter, and so do measurements.
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,9 +73,27 @@ class Nursery:
         self._child: subprocess.Popen[str] | None = None
         self._one_at_a_time = threading.Lock()
 
-    def serve(self, environment: Mapping[str, str], log: Path) -> Forked:
-        """Fork a `mkiso serve` that writes to the end of this file."""
-        return Forked(self, int(self.ask(environment=dict(environment), log=str(log))))
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Forked:
+        """Fork a command that writes to the end of this file."""
+        return self._fork(arguments, environment, log, log)
+
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], seconds: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command without an input to its end, as `subprocess.run` does."""
+        with tempfile.TemporaryDirectory() as folder:
+            (out := Path(folder) / "out").touch()
+            (err := Path(folder) / "err").touch()
+            forked = self._fork(arguments, environment, out, err)
+            try:
+                code = forked.wait(seconds)
+            finally:
+                forked.kill()
+            return subprocess.CompletedProcess(["mkiso", *arguments], code, out.read_text(), err.read_text())
+
+    def _fork(self, arguments: Sequence[str], environment: Mapping[str, str], out: Path, err: Path) -> Forked:
+        written = {"out": str(out), "err": str(err)}
+        return Forked(self, int(self.ask(arguments=list(arguments), environment=dict(environment), **written)))
 
     def ask(self, **request: Any) -> Any:
         """What the program answers. Raises RuntimeError where it is gone."""
@@ -105,15 +123,15 @@ nursery = Nursery()
 
 
 def _answer(request: dict[str, Any]) -> int | None:
-    """The process id of a new service, or how one has ended."""
+    """The process id of a new fork, or how one has ended."""
     if "wait" in request:
         pid, status = os.waitpid(request["wait"], os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
-    return os.fork() or sys.exit(_serve(request["environment"], request["log"]))
+    return os.fork() or sys.exit(_run(**request))
 
 
-def _serve(environment: dict[str, str], log: str) -> int:
-    """What `python -P -m mkiso_service serve` does, in a new fork."""
+def _run(arguments: list[str], environment: dict[str, str], out: str, err: str) -> int:
+    """What `python -P -m mkiso_service …` does, in a new fork."""
     from prefect.context import refresh_global_settings_context
 
     from mkiso_service import ending
@@ -121,21 +139,24 @@ def _serve(environment: dict[str, str], log: str) -> int:
     from mkiso_service.prefect import environment as prefect_environment
     from mkiso_service.processes import supervisor
 
-    for descriptor, opened in ((0, os.open(os.devnull, os.O_RDONLY)), (1, os.open(log, os.O_WRONLY | os.O_APPEND))):
-        os.dup2(opened, descriptor)
+    told = prefect_environment.begin_with
+
+    to_the_end = os.O_WRONLY | os.O_APPEND
+    for descriptor, path, flags in ((0, os.devnull, os.O_RDONLY), (1, out, to_the_end), (2, err, to_the_end)):
+        os.dup2(opened := os.open(path, flags), descriptor)
         os.close(opened)
-    os.dup2(1, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     ending.root = ending.Root.of(os.getpid())
 
     def begin_with(settings: Settings) -> None:
-        prefect_environment.begin_with(settings)
+        told(settings)
         refresh_global_settings_context()
 
-    setattr(supervisor, "begin_with", begin_with)  # noqa: B010
-    return main.run(["serve"])
+    for module in (supervisor, prefect_environment):
+        setattr(module, "begin_with", begin_with)  # noqa: B010
+    return main.run(arguments)
 
 
 def _main() -> None:

@@ -80,7 +80,7 @@ class Service(Process):
         if not self._warm:
             return super().begin()
         self.log_file.touch()
-        return nursery.serve(self.environment, self.log_file)
+        return nursery.start(["serve"], self.environment, self.log_file)
 
     @property
     def prefect_password(self) -> str:

@@ -22,6 +22,7 @@ from peers.patience import LONG, until
 from peers.ports import free_port
 from peers.process import Process
 from peers.service import AE_TITLE
+from peers.warm import Warm
 from tests.webhook.prefect_server import AUTH, PrefectServer
 
 pytestmark = [pytest.mark.end_to_end]
@@ -70,14 +71,7 @@ def test_a_disc_is_made_by_prefects_own_server_and_process_worker(tmp_path: Path
             )
             assert told.returncode == 0, told.stdout + told.stderr
         for part, port in (("receiver", receiver_port), ("webhook", web_port)):
-            stack.enter_context(
-                Process(
-                    [sys.executable, "-P", "-m", "mkiso_service", part],
-                    tmp_path / f"{part}.log",
-                    port=port,
-                    environment=mkiso,
-                )
-            )
+            stack.enter_context(Warm([part], tmp_path / f"{part}.log", port=port, environment=mkiso))
         worker = stack.enter_context(
             Process([PREFECT, "worker", "start", "--pool", "mkiso"], tmp_path / "worker.log", environment=stock)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,22 +12,21 @@ import pytest
 from peers.chromium import Chromium
 from peers.patience import LONG
 from peers.ports import free_port
-from peers.process import Process
+from peers.warm import Warm
 from tests.config.test_config import write
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")]
 AUTH = "mkiso:secret-of-a-test"
 
 
-class Server(Process):
+class Server(Warm):
     """`mkiso prefect` on a free port."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
         text = f"prefect: {{server_port: {port}, api_auth_string: '{AUTH}'}}\nstorage: {{min_free_gib: 0}}\n"
         environment = {"MKISO_CONFIG": str(write(folder, text))}
-        command = [sys.executable, "-P", "-m", "mkiso_service", "prefect"]
-        super().__init__(command, folder / "server.log", port=port, environment=environment)
+        super().__init__(["prefect"], folder / "server.log", port=port, environment=environment)
         self.url = f"http://127.0.0.1:{port}"
 
     def is_ready(self) -> bool:
