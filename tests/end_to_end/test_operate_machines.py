@@ -21,11 +21,13 @@ import yaml
 
 from mkiso.formats.disc_check import verify_disc
 from peers.corpus import make_ct_series, ramp
+from peers.nursery import nursery
 from peers.orthanc import Orthanc
 from peers.patience import LONG, until
 from peers.ports import free_port
 from peers.postgresql import BIN, running_postgresql
 from peers.process import Process
+from peers.warm import Warm
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.peer]
 
@@ -129,6 +131,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
                 "pacs": pacs_section,
                 "receiver": {"ae_title": ae_title, "port": receiver_port},
                 "storage": {"data_dir": name, "shared_dir": "shared", "min_free_gib": 0},
+                "disc": {"pictures": "none"},
                 "prefect": {"api_url": f"http://{front}:{api_port}/api", "api_auth_string": ":".join(PASSWORD)},
             }
             (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(configuration))
@@ -141,18 +144,15 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
             "PREFECT_SERVER_API_PORT": str(api_port),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         }
-        command = [sys.executable, "-P", "-m", "mkiso_service"]
-        server = stack.enter_context(Process([*command, "prefect"], tmp_path / "prefect.log", environment=environment))
+        server = stack.enter_context(Warm(["prefect"], tmp_path / "prefect.log", environment=environment))
         prefect = stack.enter_context(
             httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=LONG, auth=PASSWORD)
         )
         when(lambda: prefect.get("/health").is_success, server)
-        deployed = subprocess.run(
-            [*command, "deploy"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-        )
+        deployed = nursery.run(["deploy"], {**os.environ, **environment}, LONG)
         assert deployed.returncode == 0, deployed.stderr
         webhook = stack.enter_context(
-            Process([*command, "webhook"], tmp_path / "webhook.log", port=web_port, environment=environment)
+            Warm(["webhook"], tmp_path / "webhook.log", port=web_port, environment=environment)
         )
         http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{web_port}", timeout=LONG))
         prefect.patch(
