@@ -17,17 +17,21 @@ LONG = 120.0
 SLOW = 5.0
 """Seconds after which who asks would take time from what is waited for."""
 
+LONGEST_PAUSE = 0.5
+"""Seconds between two questions at most, however long one takes to answer."""
+
 
 def until(
     wanted: Callable[[], Any], seconds: float = LONG, *, pause: float = 0.01, told: Callable[[], str] = lambda: ""
 ) -> Any:
-    """What `wanted` gives, once that is true; asked less often where it takes SLOW. Raises TimeoutError with what is
-    `told`.
+    """What `wanted` gives, once that is true; asked less often where it takes SLOW, and where to ask takes time
+    itself. Raises TimeoutError with what is `told`.
     """
-    begun = time.monotonic()
+    begun = asked = time.monotonic()
     while not (found := wanted()):
-        waited = time.monotonic() - begun
-        if waited > seconds:
+        now = time.monotonic()
+        if now - begun > seconds:
             raise TimeoutError(f"it didn't come to pass within {seconds:g} s {told()}")
-        time.sleep(pause if waited < SLOW else 5 * pause)
+        time.sleep(max(pause if now - begun < SLOW else 5 * pause, min(4 * (now - asked), LONGEST_PAUSE)))
+        asked = time.monotonic()
     return found
