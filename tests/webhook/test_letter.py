@@ -30,7 +30,14 @@ def test_a_made_disc_has_a_letter(client: httpx.Client, settings: Settings) -> N
     assert answer.headers["cache-control"] == "private, no-store"
     assert answer.content.startswith(b"%PDF-") and b"%%EOF" in answer.content[-16:]
     assert letter_of(client, job_id, paper="insert", language="th").content.startswith(b"%PDF-")
-    assert "letter.pdf" in client.get(f"/api/iso/jobs/{job_id}", headers={"Accept": "text/html"}).text
+    page = client.get(f"/api/iso/jobs/{job_id}", headers={"Accept": "text/html"}).text
+    assert f'"{job_id}/letter.pdf"' in page and f'"{job_id}/letter.pdf?paper=insert"' in page
+
+
+def test_a_file_that_is_no_disc_has_a_letter_and_no_insert(client: httpx.Client) -> None:
+    job_id = client.get("/api/iso/download?accession_number=A1&format=zip", headers=ASYNC).json()["job_id"]
+    page = client.get(f"/api/iso/jobs/{job_id}", headers={"Accept": "text/html"}).text
+    assert f'"{job_id}/letter.pdf"' in page and "paper=insert" not in page
 
 
 def test_what_a_letter_is_refused_for(client: httpx.Client, desk: Desk) -> None:
