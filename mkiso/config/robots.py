@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Literal
 
-RobotKind = Literal["rimage", "epson", "primera", "folder"]
+RobotKind = Literal["epson", "primera", "rimage", "folder"]
