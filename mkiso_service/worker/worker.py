@@ -69,7 +69,7 @@ class RunConfiguration(BaseJobConfiguration):
         configuration = cls()
         if flow_run.deployment_id:
             configuration._deployment = await client.read_deployment(flow_run.deployment_id)
-        configuration.prepare_for_flow_run(flow_run, configuration.deployment)
+        configuration._related_objects = {"deployment": configuration.deployment, "flow-run": flow_run}
         return configuration
 
 
