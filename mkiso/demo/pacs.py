@@ -7,6 +7,7 @@ Each instance goes out in its own transfer syntax with the dataset as it lies in
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -30,6 +31,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from mkiso.demo.library import Holding, holding
 
 PENDING, CANCEL, IDENTIFIER_DOES_NOT_MATCH = 0xFF00, 0xFE00, 0xA900
+REACTOR_SECONDS = 0.002
+"""Before each image: pynetdicom's other thread of the association has to have noticed that the one before is answered,
+or it takes the next answer, and nobody sends on.
+"""
 UNIQUE_KEYS = {
     "PATIENT": "PatientID",
     "STUDY": "StudyInstanceUID",
@@ -152,6 +157,7 @@ def _sent(found: Collection[Holding], event: Any) -> Iterator[Any]:
         if event.is_cancelled:
             yield CANCEL, None
             return
+        time.sleep(REACTOR_SECONDS)
         yield PENDING, dcmread(one.path)
 
 
