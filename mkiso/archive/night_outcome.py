@@ -24,8 +24,8 @@ class Outcome:
     `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
     may hold more than it told, `not_asked` the sources that couldn't be asked and why, `unusable` the studies that the
     PACS describes so that they can't be archived, `searched_ahead` a day that hasn't come yet and at which the ledger
-    was searched, `days_left` how many owed days are left to the next nights, `given_up` the studies that are tried no
-    more and that nobody has settled. `by_hand`: a person asked for these days, so no later night has to search them.
+    was searched, `days_left` how many owed days are left to the next nights, `given_up` the studies that are no
+    longer tried and that nobody has settled. `by_hand`: a person started this run; later nights don't repeat it.
     """
 
     found: int = 0

@@ -40,7 +40,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One dependency: `name` in /api/health, `title` for people. `inside`: for whoever sits at this machine only;
+    """One dependency: `name` in /api/health, `title` for people. `inside`: shown only at this machine;
     `of_service`: a part of the running service itself.
     """
 
@@ -62,7 +62,7 @@ class Finding:
 
 
 def examine(check: Check, site: Site) -> Finding:
-    """Run one check; a check that breaks is a dependency that nobody can vouch for."""
+    """Run one check. Where it ends in an error of any kind, the dependency counts as not well."""
     started = time.monotonic()
     try:
         well, words = True, check.run(site)

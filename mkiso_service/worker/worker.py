@@ -22,7 +22,6 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Failed
 from prefect.utilities.services import critical_service_loop
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
-from pydantic import PrivateAttr
 
 from mkiso_service.worker.admission import NotAdmitted, admitted
 from mkiso_service.worker.deployments import Deployment
@@ -56,20 +55,14 @@ class WarmWorkerResult(BaseWorkerResult):
 class RunConfiguration(BaseJobConfiguration):
     """What the worker has to know of a run: its deployment. No job variables, which count for nothing here."""
 
-    _deployment: DeploymentResponse | None = PrivateAttr(None)
-
-    @property
-    def deployment(self) -> DeploymentResponse | None:
-        """As Prefect has it now."""
-        return self._deployment
+    deployment: DeploymentResponse | None = None
 
     @classmethod
     async def resolve_for_flow_run(cls, flow_run: FlowRun, *, client: PrefectClient, **others: Any) -> Self:
         """As Prefect's own, without its questions for the flow and what its templates name."""
-        configuration = cls()
-        if flow_run.deployment_id:
-            configuration._deployment = await client.read_deployment(flow_run.deployment_id)
-        configuration._related_objects = {"deployment": configuration.deployment, "flow-run": flow_run}
+        deployment = await client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
+        configuration = cls(deployment=deployment)
+        configuration._related_objects = {"deployment": deployment, "flow-run": flow_run}  # of the worker's events
         return configuration
 
 
@@ -78,7 +71,6 @@ class WarmWorker(BaseWorker[RunConfiguration, BaseVariables, WarmWorkerResult]):
 
     type = "mkiso"
     job_configuration = RunConfiguration
-    job_configuration_variables = BaseVariables
     _description = "Runs mkiso's jobs in forks of a warm process."
     _display_name = "mkiso"
 

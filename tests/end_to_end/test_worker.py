@@ -79,10 +79,12 @@ def test_the_worker_asks_for_a_runs_deployment_alone() -> None:
     alone: Any = SimpleNamespace(read_deployment=read_deployment)
     known = asyncio.run(RunConfiguration.resolve_for_flow_run(run, client=alone, work_pool=None, worker_name="it"))
     assert known.deployment is deployment
+    related = {each.id for each in known._related_resources()}
+    assert related == {f"prefect.deployment.{deployment.id}", f"prefect.flow-run.{run.id}"}
 
 
 @pytest.mark.end_to_end
-def test_a_run_is_named_by_what_it_was_asked_for_whoever_began_it(open_hospital: Open, tmp_path: Path) -> None:
+def test_each_run_is_named_after_its_question(open_hospital: Open, tmp_path: Path) -> None:
     service = open_hospital("dcmqrscp", make_ct_series(tmp_path / "A1", "A1", 1, size=64)).service
     deployment = service.prefect.get("/deployments/name/make_disc/download").json()["id"]
     parameters = {"parameters": {"accession_numbers": ["A1"]}}
