@@ -4,6 +4,7 @@ them (mkiso.formats.udf).
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -59,6 +60,7 @@ class Iso(Format):
             publisher=disc.institution,
             udf=disc.medium in UDF_MEDIA,
         )
+        gc.collect()  # pycdlib's records refer to each other, 3 KB a file: room that reading back needs
 
     def recognises(self, head: bytes) -> bool:
         return head[_IDENTIFIER:].startswith(b"CD001")

@@ -5,13 +5,13 @@ before a byte of it leaves.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import hash_extents
-from mkiso.formats.protocol import Extent, Format
+from mkiso.formats.protocol import Extent, Format, Tree
 from mkiso.storage.files import descriptor_of
 from mkiso.study.models import DiscFile
 
@@ -40,20 +40,15 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
         size = os.fstat(descriptor).st_size
         if size != contents.size:
             raise ProofFailed(f"The image has {size} bytes and says that it has {contents.size}.")
-        places = [(file, form.paths(file)) for file in files]
-        trees = {name: {str(path): extent for path, extent in tree.items()} for name, tree in contents.trees.items()}
-        names = {tree: [str(paths[tree]) for _, paths in places] for tree in trees}
-        for name, tree in trees.items():
-            _same_names(set(names[name]), tree, name)
-        extents_of = zip(*([tree[path] for path in names[name]] for name, tree in trees.items()), strict=True)
-        found = [(file, set(extents)) for (file, _), extents in zip(places, extents_of, strict=True)]
-        differing = [str(file.path) for file, extents in found if {extent.size for extent in extents} != {file.size}]
-        differing += [str(file.path) for file, extents in found if len(extents) > 1]
+        places = [_places(files, name, tree, form) for name, tree in contents.trees.items()]
+        found = list(zip(files, *places, strict=True))
+        differing = [str(file.path) for file, *extents in found if {extent.size for extent in extents} != {file.size}]
+        differing += [str(file.path) for file, *extents in found if len(set(extents)) > 1]
         if not differing:
             hashes = hash_extents(descriptor, contents)
             differing = [
                 str(file.path)
-                for file, [extent] in found
+                for file, extent, *_ in found
                 if hashes.files[extent] != file.sha256
                 or extent in hashes.wrong
                 or (file.inside.sha256 if file.inside else None) != hashes.inside.get(extent)
@@ -66,17 +61,21 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
     return ImageProof(hashes.sha256, size, len(files), hashes.marks)
 
 
-def _same_names(expected: set[str], found: Mapping[str, Extent], tree: str) -> None:
-    missing, unexpected = expected - found.keys(), found.keys() - expected
+def _places(files: Collection[DiscFile], name: str, tree: Tree, form: Format) -> list[Extent]:
+    """Where the files lie by one tree, which has exactly these. Raises ProofFailed."""
+    found = {str(path): extent for path, extent in tree.items()}
+    expected = [str(form.paths(file)[name]) for file in files]
+    missing, unexpected = set(expected) - found.keys(), found.keys() - set(expected)
     if missing or unexpected:
         raise ProofFailed(
-            f"The image's {tree} tree "
+            f"The image's {name} tree "
             + " and ".join(
                 [f"lacks {len(missing)} file(s): {_listed(missing)}"] * bool(missing)
                 + [f"has {len(unexpected)} that nobody put there: {_listed(unexpected)}"] * bool(unexpected)
             )
             + ". The image is not used."
         )
+    return [found[path] for path in expected]
 
 
 def _listed(paths: Collection[str]) -> str:
