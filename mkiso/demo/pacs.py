@@ -7,7 +7,6 @@ Each instance goes out in its own transfer syntax with the dataset as it lies in
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -29,12 +28,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from mkiso.demo.library import Holding, holding
+from mkiso.demo.steady import steady
 
 PENDING, CANCEL, IDENTIFIER_DOES_NOT_MATCH = 0xFF00, 0xFE00, 0xA900
-REACTOR_SECONDS = 0.002
-"""Before each image: pynetdicom's other thread of the association has to have noticed that the one before is answered,
-or it takes the next answer, and nobody sends on.
-"""
 UNIQUE_KEYS = {
     "PATIENT": "PatientID",
     "STUDY": "StudyInstanceUID",
@@ -143,7 +139,7 @@ class DemoPacs:
             yield None, None  # pynetdicom answers A801
             return
         found = list(matching(self._holdings, event.identifier))
-        yield (*destination, {"contexts": contexts(found), "evt_handlers": [(evt.EVT_CONN_OPEN, _send_at_once)]})
+        yield (*destination, {"contexts": contexts(found), "evt_handlers": [(evt.EVT_CONN_OPEN, _send_steadily)]})
         yield from _sent(found, event)
 
     def _get(self, event: Any) -> Iterator[Any]:
@@ -157,7 +153,6 @@ def _sent(found: Collection[Holding], event: Any) -> Iterator[Any]:
         if event.is_cancelled:
             yield CANCEL, None
             return
-        time.sleep(REACTOR_SECONDS)
         yield PENDING, dcmread(one.path)
 
 
@@ -193,6 +188,11 @@ def contexts(holdings: Iterable[Holding]) -> list[PresentationContext]:
     """
     pairs = sorted({(str(held.header.SOPClassUID), held.transfer_syntax_uid) for held in holdings})
     return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
+
+
+def _send_steadily(event: Any) -> None:
+    steady(event.assoc)
+    _send_at_once(event)
 
 
 def _send_at_once(event: Any) -> None:

@@ -16,7 +16,7 @@ from mkiso.study.models import Study
 from peers.corpus import make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
-from peers.pynetdicom_scu import steady
+from mkiso.demo.steady import steady
 
 DAY = date(2024, 2, 29)
 TIMES = [

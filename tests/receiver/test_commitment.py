@@ -33,7 +33,7 @@ from mkiso.receiver.pushed import PushedStudy
 from peers.corpus import make_study
 from peers.patience import LONG
 from peers.ports import free_port
-from peers.pynetdicom_scu import steady
+from mkiso.demo.steady import steady
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start
 

@@ -30,7 +30,7 @@ from peers.certificates import write_certificates
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from peers.orthanc import Orthanc
 from peers.patience import LONG, until
-from peers.pynetdicom_scu import steady
+from mkiso.demo.steady import steady
 from peers.raw_peer import CT, RawPeer, command, data_set, p_data
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start, eventually
