@@ -60,12 +60,12 @@ class Link:
 
     def cut(self) -> None:
         """Break every connection with RST, on both sides."""
-        for end in self._sockets:
+        ends, self._sockets = self._sockets, []  # whoever comes back meanwhile isn't cut again
+        for end in ends:
             with suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._cut.add(end)
                 end.shutdown(socket.SHUT_RD)  # wakes the thread that reads it, which closes it: with RST
-        self._sockets.clear()
 
     def mend(self) -> None:
         """Pass on again."""
@@ -86,7 +86,7 @@ class Link:
                 continue
             for end in (near, far):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets += [near, far]
+            self._sockets.extend((near, far))
             for source, sink, back in ((near, far, False), (far, near, True)):
                 self._threads.append(threading.Thread(target=self._carry, args=(source, sink, back)))
                 self._threads[-1].start()
