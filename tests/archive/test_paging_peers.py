@@ -12,11 +12,11 @@ from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from mkiso.archive.paging import Answer, Page, find_all
+from mkiso.demo.steady import steady
 from mkiso.study.models import Study
 from peers.corpus import make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
-from mkiso.demo.steady import steady
 
 DAY = date(2024, 2, 29)
 TIMES = [

@@ -24,6 +24,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
+from mkiso.demo.steady import steady
 from mkiso.network.association import MAX_DATA_SET_BYTES
 from mkiso.network.dimse import ACTION_TYPE_ID, Command, encode_data_set
 from mkiso.network.pdu import ProtocolError
@@ -33,7 +34,6 @@ from mkiso.receiver.pushed import PushedStudy
 from peers.corpus import make_study
 from peers.patience import LONG
 from peers.ports import free_port
-from mkiso.demo.steady import steady
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start
 

@@ -21,6 +21,7 @@ from pynetdicom import AE, build_context
 
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
+from mkiso.demo.steady import steady
 from mkiso.errors import ConfigurationError, ReceiverUnavailable
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.server import run
@@ -30,7 +31,6 @@ from peers.certificates import write_certificates
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from peers.orthanc import Orthanc
 from peers.patience import LONG, until
-from mkiso.demo.steady import steady
 from peers.raw_peer import CT, RawPeer, command, data_set, p_data
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start, eventually

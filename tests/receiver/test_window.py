@@ -12,10 +12,10 @@ import pytest
 from pydicom import dcmread
 from pynetdicom import AE, build_context
 
+from mkiso.demo.steady import steady
 from mkiso.receiver.negotiation import OPERATIONS
 from peers.corpus import make_ct_series
 from peers.patience import LONG
-from mkiso.demo.steady import steady
 from peers.raw_peer import CT, EXPLICIT, VERIFICATION, RawPeer, command, data_set, p_data, window
 from tests.receiver.conftest import Running, Start, eventually
 
