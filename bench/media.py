@@ -27,7 +27,7 @@ from mkiso.formats.protocol import Format
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.formats.zip_encrypted import new_password
 from mkiso.media.envelopes import Envelopes
-from mkiso.media.layout import lay_out
+from mkiso.media.layout import LayoutOptions, lay_out
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import CompleteStudies, Part
 from mkiso.study.models import Arrival, Expected, Instance, Study
@@ -136,7 +136,9 @@ def _study(uid: str, instances: Sequence[Instance]) -> Study:
 def _make(instances: list[Instance], folder: Path, answer: Connection) -> None:
     settings = Settings.model_validate({"disc": {"medium": "bd"}, "storage": {"data_dir": str(folder)}})
     began = time.perf_counter()
-    layout = lay_out(Part.whole(_complete(instances, settings)), settings, folder / "disc", created=datetime.now(UTC))
+    layout = lay_out(
+        Part.whole(_complete(instances, settings)), LayoutOptions(settings, datetime.now(UTC)), folder / "disc"
+    )
     master(layout.files, layout.volume_id, folder / "disc.iso", created=layout.created)
     verify_image(folder / "disc.iso", layout.files, ISO)
     answer.send((time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
@@ -149,7 +151,7 @@ def _write_and_prove(instances: list[Instance], folder: Path, form: Format, pass
     part = Part.whole(_complete(instances, settings))
     envelopes = Envelopes(password) if form.has_envelopes else None
     medium = form.carrier or "bd"
-    layout = lay_out(part, settings, folder / "disc", created=datetime.now(UTC), medium=medium, envelopes=envelopes)
+    layout = lay_out(part, LayoutOptions(settings, datetime.now(UTC), medium, envelopes=envelopes), folder / "disc")
     form.write(layout, folder / f"disc{form.suffix}")
     verify_image(folder / f"disc{form.suffix}", layout.files, form)
     answer.send((time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

@@ -18,10 +18,10 @@ from mkiso.errors import ProofFailed, TooLargeForMedium
 from mkiso.media.capacity import LARGEST_FILE_BYTES
 from mkiso.media.envelopes import Envelopes
 from mkiso.media.explicit import AS_ARCHIVED, Conversion, reckoned
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import NO_REPORTS, Reports
-from mkiso.media.shown import AMOUNTS, NOTHING_SHOWN, Showing
+from mkiso.media.shown import AMOUNTS, Showing
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.media.volumes import room_sectors, span, study_sectors
 from mkiso.study.gate import CompleteStudies, Part, without_priors
@@ -86,23 +86,22 @@ def lay_out_set(
     raises.
     """
     whole = Part.whole(studies)
-    if envelopes:
-        return _lay_out_encrypted(whole, settings, folder, created, medium, envelopes, conversion)
-    amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
     spoken = settings.disc.language
+    options = LayoutOptions(settings, created, medium, Showing(language=spoken), envelopes, conversion)
+    if envelopes:
+        return _lay_out_encrypted(whole, options, envelopes, folder)
+    amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
     showings = [Showing(pictures, amount, reports, spoken) for amount in amounts]
     if reports.of:
         showings.append(Showing(language=spoken))
     for showing in showings:
         try:
-            disc = lay_out(
-                whole, settings, folder / "1", created=created, medium=medium, showing=showing, conversion=conversion
-            )
+            disc = lay_out(whole, replace(options, showing=showing), folder / "1")
             return DiscSet((studies,), (disc,))
         except TooLargeForMedium:
             if showing is showings[-1] and not settings.disc.span:
                 raise
-    room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
+    room = room_sectors(medium, options.viewer.files)
     instances = conversion.applied(whole.instances)
     divided, chosen = span(instances, room, medium, showings[-1]), showings[-1]
     for showing in showings[:-1]:
@@ -111,9 +110,7 @@ def lay_out_set(
             if len(with_pictures) == len(divided):
                 divided, chosen = with_pictures, showing
                 break
-    parts = _parts(whole, divided)
-    places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
-    return _laid_out(parts, places, settings, created, medium, chosen, conversion=conversion)
+    return _laid_out(_parts(whole, divided), replace(options, showing=chosen), folder)
 
 
 def _parts(whole: Part, divided: Sequence[Sequence[Instance]]) -> list[Part]:
@@ -164,36 +161,16 @@ def _grown(instances: Sequence[Instance], envelopes: Envelopes | None) -> list[I
     ]
 
 
-def _lay_out_encrypted(
-    whole: Part,
-    settings: Settings,
-    folder: Path,
-    created: datetime,
-    medium: Carrier,
-    envelopes: Envelopes,
-    conversion: Conversion,
-) -> DiscSet:
+def _lay_out_encrypted(whole: Part, options: LayoutOptions, envelopes: Envelopes, folder: Path) -> DiscSet:
     """Instances are divided by what their envelopes take."""
-    showing = Showing(language=settings.disc.language)
     try:
-        disc = lay_out(
-            whole,
-            settings,
-            folder / "1",
-            created=created,
-            medium=medium,
-            showing=showing,
-            envelopes=envelopes,
-            conversion=conversion,
-        )
-        return DiscSet(whole.studies, (disc,))
+        return DiscSet(whole.studies, (lay_out(whole, options, folder / "1"),))
     except TooLargeForMedium:
-        if not settings.disc.span:
+        if not options.settings.disc.span:
             raise
-    grown = _grown(conversion.applied(whole.instances), envelopes)
-    parts = _parts(whole, span(grown, room_sectors(medium, ()), medium, showing))
-    places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
-    return _laid_out(parts, places, settings, created, medium, showing, envelopes, conversion)
+    grown = _grown(options.conversion.applied(whole.instances), envelopes)
+    divided = span(grown, room_sectors(options.medium, ()), options.medium, options.showing)
+    return _laid_out(_parts(whole, divided), options, folder)
 
 
 def divide(studies: Sequence[CompleteStudies], room: int, medium: Carrier) -> tuple[Part, ...]:
@@ -212,32 +189,22 @@ def lay_out_volumes(
     """Volumes of the archive, which may hold studies of many patients and have no pictures. `places` are each one's
     label and the folder of its made files.
     """
-    return _laid_out(parts, places, settings, created, medium)
+    return _set_of(parts, places, LayoutOptions(settings, created, medium))
 
 
-def _laid_out(
-    parts: Sequence[Part],
-    places: Sequence[tuple[str, Path]],
-    settings: Settings,
-    created: datetime,
-    medium: Carrier,
-    showing: Showing = NOTHING_SHOWN,
-    envelopes: Envelopes | None = None,
-    conversion: Conversion = AS_ARCHIVED,
-) -> DiscSet:
+def _laid_out(parts: Sequence[Part], options: LayoutOptions, folder: Path) -> DiscSet:
+    return _set_of(parts, [("", folder / str(number)) for number in range(1, len(parts) + 1)], options)
+
+
+def _set_of(parts: Sequence[Part], places: Sequence[tuple[str, Path]], options: LayoutOptions) -> DiscSet:
     layouts = [
         lay_out(
             part,
-            settings,
+            options,
             folder,
-            created=created,
             volume=Volume(number, len(parts)),
-            medium=medium,
             volume_id=label,
             elsewhere={other: each for other, each in enumerate(parts, start=1) if other != number},
-            showing=showing,
-            envelopes=envelopes,
-            conversion=conversion,
         )
         for number, (part, (label, folder)) in enumerate(zip(parts, places, strict=True), start=1)
     ]

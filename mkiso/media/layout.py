@@ -55,82 +55,90 @@ class Layout:
         return self.sectors * SECTOR_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class LayoutOptions:
+    """How discs are laid out: the same for all discs of a set.
+
+    `carrier` is `disc.medium` unless it is given. Of `showing` the pictures of a disc's instances are taken. With
+    `envelopes` all DICOM files are encrypted, and a disc has only them and what says how to open them. What is in
+    `conversion` lies on a disc in place of what arrived.
+    """
+
+    settings: Settings
+    created: datetime
+    carrier: Carrier | None = None
+    showing: Showing = NOTHING_SHOWN
+    envelopes: Envelopes | None = None
+    conversion: Conversion = AS_ARCHIVED
+
+    @property
+    def medium(self) -> Carrier:
+        return self.carrier or self.settings.disc.medium
+
+    @property
+    def viewer(self) -> BundledViewer:
+        """Raises ConfigurationError where the one that is configured can't be put on a disc."""
+        if self.envelopes:
+            return BundledViewer()
+        return bundle_viewer(self.settings.viewer, self.settings.storage.viewer_hashes)
+
+
 def lay_out(
     part: Part,
-    settings: Settings,
+    options: LayoutOptions,
     disc_dir: Path,
     *,
-    created: datetime,
     volume: Volume = Volume(),  # noqa: B008  frozen
-    medium: Carrier | None = None,
     volume_id: str = "",
     elsewhere: Mapping[int, Part] | None = None,
-    showing: Showing = NOTHING_SHOWN,
-    envelopes: Envelopes | None = None,
-    conversion: Conversion = AS_ARCHIVED,
 ) -> Layout:
     """Lay out one disc; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
 
-    What the patient API knows of the patient is shown on the pages, never written over the images' own data. `medium`
-    is `disc.medium` unless it is given; `elsewhere` maps the numbers of a set's other volumes to their parts. A
-    `volume_id` makes it a volume of the archive: there alone may be more than one patient. Of `showing` the pictures of
-    these instances are taken. With `envelopes` all DICOM files are encrypted, and the disc has only them and what says
-    how to open them. What is in `conversion` lies on the disc in place of what arrived. The same arguments give the
-    same disc, but for what is encrypted. Raises TooLargeForMedium, InstanceConflict, PatientMismatch, ProofFailed, and
-    ConfigurationError for a viewer that can't be put on a disc.
+    What the patient API knows of the patient is shown on the pages, never written over the images' own data.
+    `elsewhere` maps the numbers of a set's other volumes to their parts. A `volume_id` makes it a volume of the
+    archive: there alone may be more than one patient. The same arguments give the same disc, but for what is encrypted.
+    Raises TooLargeForMedium, InstanceConflict, PatientMismatch, ProofFailed, and ConfigurationError for a viewer that
+    can't be put on a disc.
     """
     archive = bool(volume_id)
-    instances = conversion.applied(part.instances)
+    settings, showing, envelopes = options.settings, options.showing, options.envelopes
+    instances = options.conversion.applied(part.instances)
     tree = arrange(instances, part.told_apart, part.persons)
-    if not archive and (len(part.studies) != 1 or len(tree) != 1):
-        raise PatientMismatch(
-            "A disc would have more than one patient: nothing was made. Tell the administrator of mkiso."
-        )
-    is_part = any(each.is_part for each in part.studies)
-    if archive and is_part:
-        raise ProofFailed(
-            "A volume of the archive would have less than whole studies: nothing was made. Tell the administrator of "
-            "mkiso."
-        )
-    medium = medium or settings.disc.medium
-    deidentified = any(each.is_deidentified for each in part.studies)
-    here = created.astimezone()  # what people read is by the clocks of this site
-    word = "DEID" if deidentified else f"{here:%Y%m%d}"
-    label = _neutral_label(tree, word) if deidentified or envelopes else _label(tree, word)
-    disc = settings.disc.model_copy(update={"institution": "", "contact": ""}) if deidentified else settings.disc
-    volume_id = volume_id or file_set_id(label, volume, is_part=is_part)
-    viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
+    _require_allowed(part, tree, archive=archive)
     arrivals = [instance.on_disc for instance in instances]
     if settings.disc.transfer_syntax == "explicit-le" and not archive:
         _require_explicit(arrivals)
+    here = options.created.astimezone()  # what people read is by the clocks of this site
+    is_neutral = part.is_deidentified or envelopes is not None
+    label = _label(tree, "DEID" if part.is_deidentified else f"{here:%Y%m%d}", is_neutral=is_neutral)
+    volume_id = volume_id or file_set_id(label, volume, is_part=part.is_part)
+    viewer = options.viewer
     converted = sum(instance.converted is not None for instance in instances)
-    conformance = application_profiles.statement(medium, arrivals, is_secure=envelopes is not None, converted=converted)
+    conformance = application_profiles.statement(
+        options.medium, arrivals, is_secure=envelopes is not None, converted=converted
+    )
     directory, notes = dicomdir(tree, volume_id)
+    unnamed = {"institution": "", "contact": ""} if part.is_deidentified else {}
     facts = Facts(
-        disc=disc,
+        disc=settings.disc.model_copy(update=unnamed),
         created=here,
         version=program_version(),
         volume_id=volume_id,
         volume=volume,
         conformance=conformance,
         archive=archive,
-        is_part=is_part,
-        chosen={
-            study.study_instance_uid: (len(study.chosen), study.expected.of_series)
-            for each in part.studies
-            for study in each.studies
-            if study.chosen
-        },
-        priors=frozenset(study.study_instance_uid for each in part.studies for study in each.priors),
-        lacks=tuple(words_of([lack for each in part.studies for lack in each.degraded])),
+        is_part=part.is_part,
+        chosen=part.chosen,
+        priors=part.priors,
+        lacks=tuple(words_of(part.degraded)),
         patient=None if archive else part.studies[0].known,
         elsewhere={number: other.instances for number, other in (elsewhere or {}).items()},
         viewer=viewer.executable,
         viewer_names=_root_names(viewer),
         autorun=settings.viewer.autorun,
-        is_encrypted=medium == "zip-encrypted",
-        is_deidentified=deidentified,
-        is_unproven=any(is_unproven(studies.degraded) for studies in part.studies),
+        is_encrypted=options.medium == "zip-encrypted",
+        is_deidentified=part.is_deidentified,
+        is_unproven=is_unproven(part.degraded),
     )
     dicom = [_made(disc_dir, PurePosixPath("DICOMDIR"), directory), *map(_instance_file, leaves(tree))]
     if envelopes:
@@ -143,15 +151,28 @@ def lay_out(
         tuple(files),
         volume_id,
         volume,
-        medium,
-        disc.institution,
-        created,
-        sectors=fit(files, medium),
+        options.medium,
+        facts.disc.institution,
+        options.created,
+        sectors=fit(files, options.medium),
         instances=len(instances),
         conformance=conformance,
         notes=notes,
         amount=showing.amount,
     )
+
+
+def _require_allowed(part: Part, tree: Collection[PatientBranch], *, archive: bool) -> None:
+    """One patient, or an archive's volume of whole studies. Raises PatientMismatch, ProofFailed."""
+    if not archive and (len(part.studies) != 1 or len(tree) != 1):
+        raise PatientMismatch(
+            "A disc would have more than one patient: nothing was made. Tell the administrator of mkiso."
+        )
+    if archive and part.is_part:
+        raise ProofFailed(
+            "A volume of the archive would have less than whole studies: nothing was made. Tell the administrator of "
+            "mkiso."
+        )
 
 
 def _readable(
@@ -193,18 +214,14 @@ def _instance_file(leaf: Leaf) -> DiscFile:
     return DiscFile(leaf.path, arrival.size, arrival.sha256, arrival.path, sop_instance_uid=arrival.sop_instance_uid)
 
 
-def _label(tree: Collection[PatientBranch], word: str) -> str:
-    """What a drive shows: the accession number where there is one only, else the neutral label."""
+def _label(tree: Collection[PatientBranch], word: str, *, is_neutral: bool) -> str:
+    """What a drive shows: the accession number where there is one only, unless it is to be neutral; else a word, such
+    as the date, and what tells this disc from others of it.
+    """
     studies = [study for patient in tree for study in patient.studies]
     accession_numbers = {text(study.header, "AccessionNumber") for study in studies}
-    if len(accession_numbers) == 1 and (only := accession_numbers.pop()):
+    if not is_neutral and len(accession_numbers) == 1 and (only := accession_numbers.pop()):
         return only
-    return _neutral_label(tree, word)
-
-
-def _neutral_label(tree: Collection[PatientBranch], word: str) -> str:
-    """A word, such as the date, and what tells this disc from others of it."""
-    studies = [study for patient in tree for study in patient.studies]
     digest = hashlib.sha256("".join(study.study_instance_uid for study in studies).encode()).hexdigest()
     return f"{word}_{digest[:6]}"
 

@@ -253,6 +253,31 @@ class Part:
             )
 
     @property
+    def is_part(self) -> bool:
+        """Whether it lacks something of the studies or accession numbers that stand on the disc."""
+        return any(each.is_part for each in self.studies)
+
+    @property
+    def is_deidentified(self) -> bool:
+        return any(each.is_deidentified for each in self.studies)
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What the disc does without."""
+        return tuple(lack for each in self.studies for lack in each.degraded)
+
+    @property
+    def chosen(self) -> dict[str, tuple[int, int]]:
+        """By Study Instance UID how many series are chosen of how many (0: not known), where not all are."""
+        studies = (study for each in self.studies for study in each.studies)
+        return {each.study_instance_uid: (len(each.chosen), each.expected.of_series) for each in studies if each.chosen}
+
+    @property
+    def priors(self) -> frozenset[str]:
+        """The Study Instance UIDs of earlier studies beside those that were asked for."""
+        return frozenset(study.study_instance_uid for each in self.studies for study in each.priors)
+
+    @property
     def told_apart(self) -> dict[str, str]:
         """By Study Instance UID what tells its patient from others of the same Patient ID
         (mkiso.study.identity.told_apart): only an archive volume has such.

@@ -23,7 +23,7 @@ from mkiso.archive.store import Store, deliver_to_store
 from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost, InvalidRequest, ProofFailed, VolumeNotFound
 from mkiso.formats.iso import master
-from mkiso.media.layout import lay_out
+from mkiso.media.layout import LayoutOptions, lay_out
 from mkiso_service.cli.archive_discs import found_volume
 from peers.corpus import PLAIN, THAI, make_study
 from tests.archive.conftest import Copies
@@ -42,7 +42,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = make_study(folder / "a", "A1", patient=PLAIN, kinds={"ct": 3, "sr": 1}, study_date="20260212")
     files += make_study(folder / "b", "A2", patient=THAI, kinds={"mr": 2}, study_date="20260213")
     layout = lay_out(
-        passed(instances(files)), media_settings(folder), folder / "disc", created=CREATED, volume_id=LABEL
+        passed(instances(files)), LayoutOptions(media_settings(folder), CREATED), folder / "disc", volume_id=LABEL
     )
     master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED)
     return folder / "disc.iso"

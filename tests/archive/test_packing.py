@@ -15,7 +15,7 @@ from pydicom import Dataset
 from mkiso.config.settings import Settings
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES
-from mkiso.media.layout import lay_out
+from mkiso.media.layout import LayoutOptions, lay_out
 from mkiso.media.volumes import Parcel, pack, room_sectors, span, study_sectors
 from mkiso.study.gate import Part
 from mkiso.study.models import Arrival, Instance, Volume
@@ -125,7 +125,7 @@ def test_a_disc_is_never_larger_than_what_its_studies_were_counted_as(
     settings_ = Settings.model_validate({"storage": {"data_dir": tmp_path}})
     counted = sum(map(study_sectors, studies)) + MEDIUM_SECTORS["dvd"] - room_sectors("dvd", ())
     layout = lay_out(
-        archived(chain(*studies)), settings_, tmp_path, created=NOW, medium="dvd", volume_id="A20260213_0001"
+        archived(chain(*studies)), LayoutOptions(settings_, NOW, "dvd"), tmp_path, volume_id="A20260213_0001"
     )
     assert layout.sectors <= counted
     assert counted - layout.sectors <= 100 + 60 * sum(
@@ -154,10 +154,8 @@ def test_a_set_holds_each_instance_once_and_every_volume_fits(tmp_path: Path, se
         elsewhere = {other: each for other, each in parts.items() if other != number}
         layout = lay_out(
             part,
-            settings_,
+            LayoutOptions(settings_, NOW, "cd"),
             tmp_path,
-            created=NOW,
-            medium="cd",
             volume=Volume(number, len(volumes)),
             elsewhere=elsewhere,
         )

@@ -30,7 +30,7 @@ from mkiso.media import envelopes
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.envelopes import Envelopes, recipients_of
 from mkiso.media.explicit import convert
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.media.shown import Showing
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile
@@ -81,18 +81,20 @@ def made(few_rounds: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
     part = Part.whole(passed(instances(paths)))
     layout = lay_out(
         part,
-        settings(folder),
+        LayoutOptions(
+            settings(folder),
+            CREATED,
+            "cd",
+            showing=Showing(language="th"),
+            envelopes=Envelopes(PASSWORD, recipients_of([file, other])),
+        ),
         folder / "disc",
-        created=CREATED,
-        medium="cd",
-        showing=Showing(language="th"),
-        envelopes=Envelopes(PASSWORD, recipients_of([file, other])),
     )
     images = {}
     for name in NAMES:
         images[name] = folder / f"{name}.img"
         FORMATS[name].write(layout, images[name])
-    plain = lay_out(part, settings(folder), folder / "open", created=CREATED)
+    plain = lay_out(part, LayoutOptions(settings(folder), CREATED), folder / "open")
     bytes_of = {each.path: each.source.read_bytes() for each in plain.files if each.source}
     bytes_of[DICOMDIR] = (folder / "disc" / "DICOMDIR").read_bytes()
     return Made(layout, images, key, file, bytes_of)
@@ -150,11 +152,8 @@ def test_how_to_open_it_is_said_in_each_language(tmp_path: Path, code: str) -> N
     part = Part.whole(passed(instances(make_study(tmp_path / "in", "ACC1", patient=THAI, kinds={"ct": 1}))))
     layout = lay_out(
         part,
-        settings(tmp_path),
+        LayoutOptions(settings(tmp_path), CREATED, showing=Showing(language=code), envelopes=Envelopes(PASSWORD)),
         tmp_path / "d",
-        created=CREATED,
-        showing=Showing(language=code),
-        envelopes=Envelopes(PASSWORD),
     )
     sources = {file.path: file.source for file in layout.files}
     for path in (README, PurePosixPath("INDEX.HTM")):

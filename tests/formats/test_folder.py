@@ -14,7 +14,7 @@ import pytest
 from mkiso.errors import FolderTaken, ProofFailed, StorageFull
 from mkiso.formats.folder import require_place, unpack
 from mkiso.formats.registry import FORMATS
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.study.gate import Part
 from peers.corpus import THAI, make_study
 from peers.small_disk import mounted
@@ -29,7 +29,7 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     (folder / "viewer" / "empty.cfg").write_bytes(b"")
     chosen = settings(folder, viewer={"directory": str(folder / "viewer")})
     paths = make_study(folder / "in", "ACC1", patient=THAI, kinds={"ct": 5, "sr": 1})
-    return lay_out(Part.whole(passed(instances(paths))), chosen, folder / "disc", created=CREATED, medium="zip")
+    return lay_out(Part.whole(passed(instances(paths))), LayoutOptions(chosen, CREATED, "zip"), folder / "disc")
 
 
 @pytest.fixture(params=[name for name, form in FORMATS.items() if not form.is_encrypted])

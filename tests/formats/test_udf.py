@@ -25,7 +25,7 @@ from mkiso.formats.registry import ISO
 from mkiso.formats.udf import add_udf
 from mkiso.formats.udf_reader import UDF, read_udf
 from mkiso.media.capacity import udf_head_sectors
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile
 from peers.corpus import EVERY_KIND, THAI, make_study
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path]:
     paths = make_study(folder / "in", "ACC1", patient=THAI, kinds=EVERY_KIND)
     paths += make_study(folder / "in", "ACC2", patient=THAI, kinds={"ct": 70}, number=2)
     chosen = settings(folder, viewer={"directory": str(folder / "viewer")}, disc={"medium": "bd"})
-    layout = lay_out(Part.whole(passed(instances(paths))), chosen, folder / "disc", created=CREATED)
+    layout = lay_out(Part.whole(passed(instances(paths))), LayoutOptions(chosen, CREATED), folder / "disc")
     ISO.write(layout, folder / "disc.iso")
     return layout, folder / "disc.iso"
 

@@ -19,7 +19,7 @@ from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.fat_reader import LONG, SHORT
 from mkiso.formats.proof import verify_image
 from mkiso.formats.registry import FORMATS
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile
 from peers.corpus import EVERY_KIND, THAI, make_study
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path]:
     paths = make_study(folder / "in", "ACC1", patient=THAI, kinds=EVERY_KIND)
     paths += make_study(folder / "in", "ACC2", patient=THAI, kinds={"ct": 40}, number=2)
     chosen = settings(folder, viewer={"directory": str(folder / "viewer")})
-    layout = lay_out(Part.whole(passed(instances(paths))), chosen, folder / "disc", created=CREATED, medium="usb")
+    layout = lay_out(Part.whole(passed(instances(paths))), LayoutOptions(chosen, CREATED, "usb"), folder / "disc")
     USB.write(layout, folder / "disc.img")
     return layout, folder / "disc.img"
 

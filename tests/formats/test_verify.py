@@ -18,7 +18,7 @@ from mkiso.formats.iso_reader import SECTOR_BYTES
 from mkiso.formats.proof import verify_image
 from mkiso.formats.protocol import Extent
 from mkiso.formats.registry import ISO
-from mkiso.media.layout import Layout, checksums, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, checksums, lay_out
 from mkiso.study.models import DiscFile
 from mkiso.study.text import Text
 from peers.corpus import make_study
@@ -133,7 +133,7 @@ def test_a_disc_of_two_patients_is_no_patients_disc(tmp_path: Path) -> None:
     with pytest.raises(PatientMismatch):
         disc(paths, tmp_path)
     layout = lay_out(
-        archived(instances(paths)), settings(tmp_path), tmp_path / "disc", created=CREATED, volume_id="A_0001"
+        archived(instances(paths)), LayoutOptions(settings(tmp_path), CREATED), tmp_path / "disc", volume_id="A_0001"
     )
     master(layout.files, layout.volume_id, iso, created=CREATED)
     with pytest.raises(ProofFailed, match="patients"):
@@ -146,7 +146,7 @@ def test_two_patients_of_one_id_are_found(tmp_path: Path, monkeypatch: pytest.Mo
     paths = make_study(tmp_path / "one", "ACC1", "HN-1") + make_study(tmp_path / "two", "ACC2", "HN-2")
     monkeypatch.setattr("mkiso.media.dicomdir.patient_ids", lambda tree, notes: [Text(b"HN-1") for _ in tree])
     layout = lay_out(
-        archived(instances(paths)), settings(tmp_path), tmp_path / "disc", created=CREATED, volume_id="A_0001"
+        archived(instances(paths)), LayoutOptions(settings(tmp_path), CREATED), tmp_path / "disc", volume_id="A_0001"
     )
     master(layout.files, layout.volume_id, tmp_path / "disc.iso", created=CREATED)
     for one_patient in (True, False):

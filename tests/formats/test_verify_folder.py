@@ -16,7 +16,7 @@ from pydicom import dcmread
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.registry import FORMATS
 from mkiso.formats.zip_encrypted import new_password
-from mkiso.media.layout import lay_out
+from mkiso.media.layout import LayoutOptions, lay_out
 from mkiso.study.gate import Part
 from mkiso_service.cli.main import cli
 from peers.corpus import THAI, make_study
@@ -30,7 +30,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     paths = make_study(folder / "in", "ACC1", patient=THAI, kinds={"ct": 3, "sr": 1})
     part = Part.whole(passed(instances(paths)))
-    layout = lay_out(part, settings(folder), folder / "d", created=CREATED, medium="zip")
+    layout = lay_out(part, LayoutOptions(settings(folder), CREATED, "zip"), folder / "d")
     FORMATS["zip"].write(layout, folder / "disc.zip")
     with zipfile.ZipFile(folder / "disc.zip") as archive:
         archive.extractall(folder / "disc")
@@ -157,7 +157,7 @@ def test_a_disc_that_dcmtk_has_made_is_diagnosed(tmp_path: Path) -> None:
 def test_the_command_reads_the_password_from_a_file_and_never_from_its_line(unpacked: Path, tmp_path: Path) -> None:
     password = new_password()
     part = Part.whole(passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 1}))))
-    layout = lay_out(part, settings(tmp_path), tmp_path / "d", created=CREATED, medium="zip-encrypted")
+    layout = lay_out(part, LayoutOptions(settings(tmp_path), CREATED, "zip-encrypted"), tmp_path / "d")
     FORMATS["zip-encrypted"].opened(password).write(layout, file := tmp_path / "disc.zip")
     run = CliRunner().invoke
     told = run(cli, ["verify", "--password-file", "-", str(file)], input=f"{password}\n", standalone_mode=False)

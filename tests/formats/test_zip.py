@@ -21,7 +21,7 @@ from mkiso.formats import zip_file
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.proof import verify_image
 from mkiso.formats.registry import FORMATS
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile
 from peers.corpus import EVERY_KIND, THAI, make_study
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path]:
     paths = make_study(folder / "in", "ACC1", patient=THAI, kinds=EVERY_KIND)
     chosen = settings(folder, viewer={"directory": str(viewer)})
     part = Part.whole(passed(instances(paths)))
-    layout = lay_out(part, chosen, folder / "disc", created=CREATED, medium="zip")
+    layout = lay_out(part, LayoutOptions(chosen, CREATED, "zip"), folder / "disc")
     ZIP.write(layout, folder / "disc.zip")
     return layout, folder / "disc.zip"
 

@@ -30,7 +30,7 @@ from mkiso.formats.protocol import PasswordNeeded
 from mkiso.formats.registry import FORMATS
 from mkiso.formats.zip_encrypted import new_password
 from mkiso.languages import languages
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.media.names import HOWTO
 from mkiso.media.shown import Showing
 from mkiso.study.gate import Part
@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path]:
     chosen = settings(folder, viewer={"directory": str(viewer)})
     part = Part.whole(passed(instances(paths)))
     layout = lay_out(
-        part, chosen, folder / "disc", created=CREATED, medium="zip-encrypted", showing=Showing(language="th")
+        part, LayoutOptions(chosen, CREATED, "zip-encrypted", showing=Showing(language="th")), folder / "disc"
     )
     OPENED.write(layout, folder / "disc.zip")
     return layout, folder / "disc.zip"
@@ -110,11 +110,8 @@ def test_how_to_open_it_is_said_in_each_language(tmp_path: Path, code: str) -> N
     part = Part.whole(passed(instances(make_study(tmp_path / "in", "ACC1", patient=THAI, kinds={"ct": 1}))))
     layout = lay_out(
         part,
-        settings(tmp_path),
+        LayoutOptions(settings(tmp_path), CREATED, "zip-encrypted", showing=Showing(language=code)),
         tmp_path / "d",
-        created=CREATED,
-        medium="zip-encrypted",
-        showing=Showing(language=code),
     )
     sources = {file.path: file.source for file in layout.files}
     for path in HOWTO:

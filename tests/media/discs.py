@@ -12,7 +12,7 @@ from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
 from mkiso.formats.iso import master
 from mkiso.formats.protocol import Contents, Format
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import CompleteStudies, Part
 from mkiso.study.models import Arrival, Expected, Instance, Patient, Study
@@ -82,7 +82,7 @@ def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
 def disc(paths: Iterable[Path], folder: Path, **sections: dict[str, Any]) -> tuple[Layout, Path]:
     """A mastered disc of these files: its layout and its image."""
     chosen = settings(folder, **sections)
-    layout = lay_out(Part.whole(passed(instances(paths))), chosen, folder / "disc", created=CREATED)
+    layout = lay_out(Part.whole(passed(instances(paths))), LayoutOptions(chosen, CREATED), folder / "disc")
     master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED, publisher=chosen.disc.institution)
     return layout, folder / "disc.iso"
 

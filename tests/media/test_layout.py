@@ -13,7 +13,7 @@ from mkiso.formats.proof import verify_image
 from mkiso.languages import language
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
@@ -62,12 +62,12 @@ def test_the_same_answer_gives_the_same_image(tmp_path: Path) -> None:
     found = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 3, "sr": 1}))
     images = []
     for name, these in (("one", found), ("two", found[::-1])):
-        layout = lay_out(Part.whole(passed(these)), settings(tmp_path), tmp_path / name, created=CREATED)
+        layout = lay_out(Part.whole(passed(these)), LayoutOptions(settings(tmp_path), CREATED), tmp_path / name)
         master(layout.files, layout.volume_id, tmp_path / "x.iso", created=CREATED)
         images.append((tmp_path / "x.iso").read_bytes())
     assert images[0] == images[1]
     layout = lay_out(
-        Part.whole(passed(found)), settings(tmp_path), tmp_path / "three", created=CREATED + timedelta(minutes=1)
+        Part.whole(passed(found)), LayoutOptions(settings(tmp_path), CREATED + timedelta(minutes=1)), tmp_path / "three"
     )
     master(layout.files, layout.volume_id, tmp_path / "x.iso", created=layout.created)
     assert (tmp_path / "x.iso").read_bytes() != images[0]
@@ -80,7 +80,7 @@ def test_the_day_that_people_read_is_the_sites_own(tmp_path: Path, monkeypatch: 
         there.setenv("TZ", "Asia/Bangkok")
         time.tzset()
         made = datetime(2026, 2, 12, 20, 30, tzinfo=UTC)
-        layout = lay_out(Part.whole(passed(found)), settings(tmp_path), tmp_path / "disc", created=made)
+        layout = lay_out(Part.whole(passed(found)), LayoutOptions(settings(tmp_path), made), tmp_path / "disc")
     time.tzset()
     day = language("en").date(date(2026, 2, 13))
     assert f"{day}, 03:30 +07" in page(layout, "README.TXT") and day in page(layout, "INDEX.HTM")
@@ -142,7 +142,7 @@ def test_readme_suits_notepad_and_names_no_patient(tmp_path: Path) -> None:
 def test_the_patient_apis_name_is_shown_and_not_written_over_dicom(tmp_path: Path) -> None:
     found = instances(make_study(tmp_path / "in", "ACC1"))
     known = Patient("HN-0001", "นางสาว ตัวอย่าง", "19700102", "F")
-    layout = lay_out(Part.whole(passed(found, known)), settings(tmp_path), tmp_path / "d", created=CREATED)
+    layout = lay_out(Part.whole(passed(found, known)), LayoutOptions(settings(tmp_path), CREATED), tmp_path / "d")
     assert "นางสาว ตัวอย่าง" in page(layout, "INDEX.HTM")
     assert "นางสาว".encode() not in (tmp_path / "d" / "DICOMDIR").read_bytes()
     assert b"Example^Anna" in (tmp_path / "d" / "DICOMDIR").read_bytes()
@@ -153,7 +153,7 @@ def test_a_volume_of_a_set_says_so(tmp_path: Path) -> None:
     studies = passed(found)
     here, there = (Part((studies,), instances) for instances in (studies.instances[:2], studies.instances[2:]))
     layout = lay_out(
-        here, settings(tmp_path), tmp_path / "d", created=CREATED, volume=Volume(1, 2), elsewhere={2: there}
+        here, LayoutOptions(settings(tmp_path), CREATED), tmp_path / "d", volume=Volume(1, 2), elsewhere={2: there}
     )
     assert layout.volume_id == "ACC1_1OF2"
     assert "This is disc 1 of 2." in page(layout, "README.TXT")
@@ -166,7 +166,7 @@ def test_no_value_adds_a_line_to_readme_or_is_shown_as_another_alphabet(tmp_path
     sample = Sample("", CLASSES["IMAGE"][0], {**values, "PatientName": "Müller".encode("latin-1")})
     here, there = (Part.whole(passed([instance(write(sample, number, tmp_path))])) for number in (1, 2))
     folder, volume = tmp_path / "d", Volume(1, 2)
-    layout = lay_out(here, settings(tmp_path), folder, created=CREATED, volume=volume, elsewhere={2: there})
+    layout = lay_out(here, LayoutOptions(settings(tmp_path), CREATED), folder, volume=volume, elsewhere={2: there})
     assert "accession number A1, 2024 Disc 9 holds:, OT" in page(layout, "README.TXT")
     assert "M\ufffdller" in page(layout, "INDEX.HTM")
 

@@ -16,7 +16,7 @@ from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES
 from mkiso.media.disc_set import lay_out_set, within_medium
 from mkiso.media.envelopes import Envelopes
 from mkiso.media.explicit import EXPLICIT_LITTLE_ENDIAN, convert_studies
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.media.volumes import room_sectors, study_sectors
 from mkiso.study.gate import CompleteStudies, Part, complete_studies
 from mkiso.study.models import Instance
@@ -138,7 +138,7 @@ def test_priors_whose_images_are_of_somebody_else_are_left_out(
 @pytest.mark.parametrize("name", ["", " ", "^", "="])
 def test_a_disc_without_a_name_takes_none_from_a_prior(files: dict[str, list[Path]], tmp_path: Path, name: str) -> None:
     studies = CompleteStudies(written(files, "A1", PatientName=name), Settings().identity)
-    layout = lay_out(Part.whole(studies), settings(tmp_path), tmp_path / "disc", created=CREATED, medium="cd")
+    layout = lay_out(Part.whole(studies), LayoutOptions(settings(tmp_path), CREATED, "cd"), tmp_path / "disc")
     [directory] = [file.source for file in layout.files if str(file.path) == "DICOMDIR"]
     assert directory
     named = [str(dcmread(directory).DirectoryRecordSequence[0].PatientName), studies.patient_name]
@@ -164,7 +164,7 @@ def test_a_disc_names_the_patient_as_what_was_asked_for_does(files: dict[str, li
     [prior] = [each.instances for each in studies.retrieved.studies if each.study.accession_number == "P3"]
     site = settings(tmp_path)
     for number, part in enumerate((Part.whole(studies), Part((studies,), prior))):
-        layout = lay_out(part, site, tmp_path / f"disc{number}", created=CREATED, medium="cd")
+        layout = lay_out(part, LayoutOptions(site, CREATED, "cd"), tmp_path / f"disc{number}")
         [directory] = [file.source for file in layout.files if str(file.path) == "DICOMDIR"]
         assert directory
         record = dcmread(directory).DirectoryRecordSequence[0]

@@ -10,7 +10,7 @@ from pydicom import Dataset
 from mkiso.config.section import Medium
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_SECTORS, sectors_of
-from mkiso.media.layout import lay_out
+from mkiso.media.layout import LayoutOptions, lay_out
 from mkiso.media.volumes import Parcel, pack, room_sectors, span, study_sectors
 from mkiso.study.gate import Part
 from mkiso.study.models import Arrival, Instance, Volume
@@ -53,10 +53,8 @@ def test_studies_together_never_need_more_than_their_sum(
     folder = tmp_path_factory.mktemp("d")
     layout = lay_out(
         archived(everything),
-        settings(folder),
+        LayoutOptions(settings(folder), CREATED, medium),
         folder / "disc",
-        created=CREATED,
-        medium=medium,
         volume=Volume(1, 2),
         volume_id="A_1",
     )
@@ -112,11 +110,15 @@ def test_what_doesnt_fit_is_divided_and_each_volume_fits(tmp_path: Path, monkeyp
         elsewhere = {other: each for other, each in discs.items() if other != number}
         folder = tmp_path / str(number)
         layout = lay_out(
-            part, settings(tmp_path), folder, created=CREATED, volume=Volume(number, len(parts)), elsewhere=elsewhere
+            part,
+            LayoutOptions(settings(tmp_path), CREATED),
+            folder,
+            volume=Volume(number, len(parts)),
+            elsewhere=elsewhere,
         )
         assert layout.sectors <= MEDIUM_SECTORS["cd"]
     with pytest.raises(TooLargeForMedium):
-        lay_out(Part.whole(studies), settings(tmp_path), tmp_path / "one", created=CREATED)
+        lay_out(Part.whole(studies), LayoutOptions(settings(tmp_path), CREATED), tmp_path / "one")
 
 
 def test_span_of_what_fits_is_one_volume_and_of_a_giant_is_refused() -> None:

@@ -24,7 +24,7 @@ from mkiso.errors import (
 )
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.file_set import arrange
-from mkiso.media.layout import Layout, lay_out
+from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.study.gate import CompleteStudies, Part, beside, found, is_unproven
 from mkiso.study.models import Arrival, Expected, Instance, Patient, Study, Volume
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
@@ -275,7 +275,7 @@ def test_a_patients_disc_has_one_patient_record(tmp_path: Path, spelled: str) ->
     assert len(arrange(passed.instances)) == 1
     two = (complete(retrieved(of(1)), RULES), complete(retrieved(of(2)), RULES))
     with pytest.raises(PatientMismatch):  # also of one patient: only what went through the gate together is a disc
-        lay_out(Part.whole(*two), settings(tmp_path), tmp_path, created=CREATED)
+        lay_out(Part.whole(*two), LayoutOptions(settings(tmp_path), CREATED), tmp_path)
 
 
 def universal(entity: str) -> list[Dataset]:
@@ -361,7 +361,7 @@ def test_a_study_stays_under_one_patient_whatever_its_images_lack(tmp_path: Path
 
 def filed(part: Part, folder: Path) -> list[list[int]]:
     """The studies of a volume by the PATIENT records of its DICOMDIR, whose Patient IDs are all different."""
-    layout = lay_out(part, settings(folder), folder / "disc", created=CREATED, volume_id="A_0001")
+    layout = lay_out(part, LayoutOptions(settings(folder), CREATED), folder / "disc", volume_id="A_0001")
     [directory] = [file.source for file in layout.files if str(file.path) == "DICOMDIR"]
     assert directory
     studies: dict[str, list[int]] = {}
@@ -386,7 +386,9 @@ def test_a_set_holds_each_image_once_on_discs_numbered_in_order(tmp_path: Path) 
 
     def disc(numbers: range, number: int, total: int) -> Layout:
         part = Part((passed,), tuple(passed.instances[place] for place in numbers))
-        return lay_out(part, settings(tmp_path), tmp_path / str(number), created=CREATED, volume=Volume(number, total))
+        return lay_out(
+            part, LayoutOptions(settings(tmp_path), CREATED), tmp_path / str(number), volume=Volume(number, total)
+        )
 
     DiscSet((passed,), (disc(range(2), 1, 2), disc(range(2, 3), 2, 2)))
     for discs in [
