@@ -1,4 +1,4 @@
-"""The Prefect server of mkiso: Prefect's own, but for seven things.
+"""The Prefect server of mkiso: Prefect's own, but for eight things.
 
 It answers nobody without the password, and no page of another site (mkiso_service/prefect/gate.py). Of Prefect's two
 UIs it serves the one that asks nobody outside.
@@ -8,18 +8,22 @@ On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, 
 clerk in ten waits for that. Begun IMMEDIATE, the second waits its few milliseconds (docs/decisions/prefect.md has the
 measurement). Events of every step's states, of artifacts and heartbeats are passed on to who listens and not written
 down: they were three quarters of what a job left in the database. A run's id says when it was made, by which its report
-is found (docs/decisions/reports-by-day.md). And its log looks like all others of mkiso
-(mkiso_service/prefect/logging.yaml).
+is found (docs/decisions/reports-by-day.md). Where its clock was ahead and is set back, schedules go on (`go_on_by`).
+And its log looks like all others of mkiso (mkiso_service/prefect/logging.yaml).
 
 Run as `mkiso prefect`, with the environment of mkiso_service/prefect/environment.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,15 +32,19 @@ from uuid import UUID
 import prefect
 import sqlalchemy as sa
 import uvicorn
+from docket import Docket
 from prefect.server import schemas
+from prefect.server.api import server
+from prefect.server.api.background_workers import background_worker
 from prefect.server.api.server import create_app
-from prefect.server.database import PrefectDBInterface, dependencies, orm_models
+from prefect.server.database import PrefectDBInterface, dependencies, orm_models, provide_database_interface
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
 from prefect.server.models import flow_runs
 from prefect.server.services import db_vacuum
+from prefect.server.services.perpetual_services import get_enabled_perpetual_services
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_API_DATABASE_MIGRATE_ON_START,
@@ -57,6 +65,8 @@ PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.hea
 """How the names of events begin that come many times a job and tell nothing that its states, artifacts and logs don't
 keep.
 """
+
+CLOCK_LOOK_SECONDS = 10.0
 
 _create_run: Callable[..., Awaitable[orm_models.FlowRun]] = flow_runs.create_flow_run
 _delete_batch = db_vacuum._delete_flow_run_batch
@@ -150,6 +160,53 @@ async def delete_orphans(
         deleted += await db_vacuum._batch_delete(db, model, found, batch_size)
 
 
+@asynccontextmanager
+async def minding_the_clock(docket: Docket, **modes: bool) -> AsyncGenerator[None]:
+    """Prefect's own services, by a clock that may be wrong."""
+    async with background_worker(docket, **modes):
+        watch = asyncio.create_task(go_on_by(docket, time.time))
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+
+async def go_on_by(docket: Docket, clock: Callable[[], float]) -> None:
+    """Have schedules go on where the clock is set back, now or since the last start.
+
+    Prefect's services rest until the time that they have set themselves, so they would rest as long as the clock was
+    ahead; and where three runs of a schedule are to come, however late, it makes none before them.
+    """
+    ahead = math.inf
+    while True:
+        before, ahead = ahead, clock() - time.monotonic()
+        if before - ahead > CLOCK_LOOK_SECONDS:
+            services = get_enabled_perpetual_services() if before < math.inf else []
+            try:
+                await _forget_what_comes_later()
+                for service in services:
+                    await docket.replace(service.function, datetime.now(UTC), service.function.__name__)()
+                if services:
+                    log.warning("The clock was set back by %.0f s: schedules go on by it.", before - ahead)
+            except Exception as error:
+                log.warning("Schedules don't go by the clock yet (%s): it is tried again.", type(error).__name__)
+                ahead = before
+        await asyncio.sleep(CLOCK_LOOK_SECONDS)
+
+
+async def _forget_what_comes_later() -> None:
+    """Delete the scheduled runs that a clock which was ahead has made, and let Prefect make those again that have begun
+    by it before their time: it makes no two of one key.
+    """
+    db, now = provide_database_interface(), datetime.now(UTC)
+    run = db.FlowRun
+    made = run.auto_scheduled.is_(True), run.created > now, run.state_type == "SCHEDULED", run.run_count == 0
+    begun = run.auto_scheduled.is_(True), run.start_time > now, run.expected_start_time > now
+    async with db.session_context(begin_transaction=True) as session:
+        await session.execute(sa.delete(run).where(*made))
+        await session.execute(sa.update(run).where(*begun).values(idempotency_key=None))
+
+
 def run(settings: Settings) -> None:
     """Run the server in this process until SIGTERM. Raises ConfigurationError where it would answer everybody, or its
     database is damaged.
@@ -182,6 +239,7 @@ def _serve(settings: Settings) -> None:
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     flow_runs.create_flow_run = create_run
+    server.background_worker = minding_the_clock  # type: ignore[attr-defined, assignment]
     db_vacuum._delete_orphaned_by_flow_run = delete_orphans
     db_vacuum._delete_flow_run_batch = delete_old_runs
     prefect.__ui_v2_static_path__ = NO_FOLDER  # what isn't there isn't served, and no button leads to it
