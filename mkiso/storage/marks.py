@@ -26,6 +26,7 @@ NOT_PROVED = (
     "The stored image isn't what was read back when it was made: it was thrown away. "
     "Ask for the disc again, and tell the administrator."
 )
+NOT_KEPT = "This disc isn't kept any more: ask for it again."
 _MARK = struct.Struct("<QQ32s")  # where the chain begins, where the mark stands, the SHA-256 of what lies between
 
 
@@ -88,7 +89,7 @@ class ProvedImage:
             self._marks = read_whole(marks)
             self.descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            raise JobNotFound("This disc isn't kept any more: ask for it again.") from None
+            raise JobNotFound(NOT_KEPT) from None
         except (OSError, Unreadable):
             raise ProofFailed(NOT_PROVED) from None
         if os.fstat(self.descriptor).st_size != size or hashlib.sha256(self._marks).hexdigest() != marks_sha256:

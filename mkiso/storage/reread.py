@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.storage.marks import NOT_PROVED, ProvedSpan
+from mkiso.storage.marks import NOT_KEPT, NOT_PROVED, ProvedSpan
 from mkiso.storage.shelf import Appearance, Manifest, last_seen, manifests, note_seen, open_image, take_off
 
 BYTES_PER_SECOND = 100e6
@@ -63,6 +63,8 @@ def read_whole(storage: Storage, disc: Manifest, after: Callable[[int], None] = 
         while piece := span.read():
             after(len(piece))
         os.posix_fadvise(image.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # nor does this push out what others read
+        if not os.fstat(image.descriptor).st_nlink:  # which changes how it looks, and nothing is damaged
+            raise JobNotFound(NOT_KEPT)
         if Appearance.of(image.descriptor) != before:
             raise ProofFailed(NOT_PROVED)
     note_seen(storage, disc, before)

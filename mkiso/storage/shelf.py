@@ -30,7 +30,7 @@ from mkiso.config.section import TransferSyntax
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.files import Unreadable, is_uuid, read_json, seconds_old, sha256_of, sync_folder, write_whole
-from mkiso.storage.marks import ProvedImage
+from mkiso.storage.marks import NOT_KEPT, ProvedImage
 from mkiso.study.selection import EVERYTHING, Selection
 
 log = logging.getLogger("mkiso.storage.shelf")
@@ -170,7 +170,7 @@ def manifest_of(storage: Storage, disc_id: str) -> Manifest:
     try:
         return _read_manifest(_folder(storage, disc_id))
     except (FileNotFoundError, Unreadable):
-        raise JobNotFound("This disc isn't kept any more: ask for it again.") from None
+        raise JobNotFound(NOT_KEPT) from None
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -8,15 +8,23 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
 from mkiso.config.storage import Storage
-from mkiso.errors import ProofFailed
+from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage import reread
 from mkiso.storage.marks import marks_of
-from mkiso.storage.reread import BEGIN_WITHIN_SECONDS, BYTES_PER_SECOND, Reread, require_right, reread_shelf
-from mkiso.storage.shelf import Manifest, image_of, last_seen, manifests, new_disc_id, shelve
+from mkiso.storage.reread import (
+    BEGIN_WITHIN_SECONDS,
+    BYTES_PER_SECOND,
+    Reread,
+    read_whole,
+    require_right,
+    reread_shelf,
+)
+from mkiso.storage.shelf import Manifest, image_of, last_seen, manifests, new_disc_id, remove_old, shelve
 
 IMAGE = bytes(range(256)) * 8000
 
@@ -106,6 +114,21 @@ def test_housekeeping_takes_damaged_discs_off_with_their_sets(
     assert second.disc_id in caplog.text and "taken off the shelf" in caplog.text
     assert just_seen(storage, good)
     assert reread_shelf(storage) == Reread(0, 0)
+
+
+def test_a_disc_that_is_removed_while_it_is_read_was_not_damaged(storage: Storage) -> None:
+    """Its time on the shelf is over, or an administrator makes room: no memory and no disk is to be checked."""
+    shelved(storage, 10)
+    assert reread_shelf(storage, lambda: 0.0, lambda seconds: rmtree(storage.discs_dir, ignore_errors=True)) == (
+        Reread(discs=0, taken_off=0)
+    )
+    disc = shelved(storage, 10)
+
+    def end_its_time(size: int) -> None:
+        remove_old(storage, 0)
+
+    with pytest.raises(JobNotFound):
+        read_whole(storage, disc, end_its_time)
 
 
 def test_a_disc_that_was_taken_off_is_an_error_that_names_the_cause() -> None:
