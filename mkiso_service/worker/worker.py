@@ -123,6 +123,12 @@ class WarmWorker(BaseWorker[RunConfiguration, BaseVariables, WarmWorkerResult]):
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
         """Not given: a run says where its process is."""
 
+    async def _mark_flow_run_as_cancelled(self, flow_run: FlowRun, state_updates: dict[str, Any] | None = None) -> None:
+        """As Prefect's own, which keeps the place for ever of a run whose deployment went after it was fetched."""
+        await super()._mark_flow_run_as_cancelled(flow_run, state_updates)
+        if flow_run.id not in self._submitting_flow_run_ids:
+            self._release_limit_slot(flow_run.id)
+
     @classmethod
     def get_default_base_job_template(cls) -> dict[str, Any]:
         """Without job variables: nobody is offered what would be refused, and Prefect checks none for each run."""

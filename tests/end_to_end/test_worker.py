@@ -42,6 +42,8 @@ from tests.end_to_end.conftest import Open
         (AioSqliteConfiguration.begin_transaction, {"session", "with_for_update"}),
         (BaseWorker._propose_submitting_state, {"flow_run"}),
         (BaseWorker._submit_scheduled_flow_runs, {"flow_run_response"}),
+        (BaseWorker._mark_flow_run_as_cancelled, {"flow_run", "state_updates"}),
+        (BaseWorker._release_limit_slot, {"flow_run_id"}),
         (BaseWorker._give_worker_labels_to_flow_run, {"flow_run_id"}),
         (BaseJobConfiguration.resolve_for_flow_run, {"flow_run", "client"}),
     ],
