@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,8 +198,23 @@ def troubles(settings: Settings, group: str) -> Iterator[tuple[bool, str]]:
                 yield True, words
         except MkisoError as error:
             yield False, error.words
+    receiver, page = settings.receiver, settings.server
+    listeners = {"mkiso": (receiver.host, receiver.port), "page": (page.host, page.port)}
+    if group in listeners and _is_taken(*listeners[group]):
+        port = listeners[group][1]
+        yield False, f"Port {port} is in use on this machine already: end what holds it, or give another one."
     if group == "robot" and settings.publishers:
         try:
             yield True, publisher_answer(settings)
         except MkisoError as error:
             yield False, error.words
+
+
+def _is_taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False

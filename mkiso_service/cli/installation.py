@@ -223,7 +223,9 @@ def _require_place(file: Path, *, asks: bool) -> None:
     help="The file to write; one that is there already is left alone.",
 )
 @click.option("--no-questions", is_flag=True, help="Take the options and defaults; ask nothing.")
-@click.option("--untested", is_flag=True, help="Write the file although the PACS or the robot doesn't answer yet.")
+@click.option(
+    "--untested", is_flag=True, help="Write the file although the PACS or the robot doesn't answer, or a port is taken."
+)
 @_asked("AE title of mkiso, which the PACS must know", "CDRECORD", name="ae-title")
 @_asked("Port to which the PACS sends", 10104, name="port", type=_Port(1, 65535))
 @_asked(

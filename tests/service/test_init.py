@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import socket
 import sys
 from pathlib import Path
 
@@ -26,9 +27,9 @@ from peers.storescp import Storescp
 
 def init(folder: Path, *options: str) -> Result:
     (folder / "etc").mkdir(parents=True, exist_ok=True)
-    return CliRunner().invoke(
-        cli, ["init", "-o", str(folder / "etc" / "config.yaml"), "--no-questions", *options], standalone_mode=False
-    )
+    ports = ("--port", str(free_port()), "--page-port", str(free_port()))
+    file = str(folder / "etc" / "config.yaml")
+    return CliRunner().invoke(cli, ["init", "-o", file, "--no-questions", *ports, *options], standalone_mode=False)
 
 
 def test_the_answers_are_tested_and_written(tmp_path: Path) -> None:
@@ -77,6 +78,17 @@ def test_a_pacs_that_does_not_answer_leaves_nothing_written(tmp_path: Path) -> N
     assert load(tmp_path / "etc" / "config.yaml", {}).publishers == {}
 
 
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.socket() as other, socket.socket() as another:
+        for each in (other, another):
+            each.bind(("127.0.0.1", 0))
+            each.listen()
+        port, page_port = (str(each.getsockname()[1]) for each in (other, another))
+        told = init(tmp_path, "--port", port, "--page-port", page_port)
+    assert told.return_value == 1
+    assert all(f"Port {taken} is in use on this machine already" in told.output for taken in (port, page_port))
+
+
 def test_a_wrong_answer_is_in_no_line_of_a_file_that_nobody_has(tmp_path: Path) -> None:
     told = init(tmp_path, "--untested", "--ae-title", "MORE_THAN_16_LETTERS")
     assert isinstance(told.exception, ConfigurationError)
@@ -105,7 +117,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
         (("--second-kind", "dicomweb", "--second-place", "cloud"), "base_url"),
         (("--second-kind", "cmove", "--second-place", "ABPACS@127.0.0.1:4"), "the same AE title and host"),
         (("--public-url", "discs"), "server.public_url"),
-        (("--port", "8080"), "server.port and receiver.port are both 8080"),
+        (("--port", "8080", "--page-port", "8080"), "server.port and receiver.port are both 8080"),
     ],
 )
 def test_an_answer_that_can_not_be_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
@@ -191,7 +203,8 @@ def test_an_answer_is_tried_when_it_is_given_and_alone_asked_again(tmp_path: Pat
     with DemoPacs(make_study(tmp_path / "study", "A1", kinds={"ct": 1})) as pacs:
         wrong = {"AE title of mkiso, which the PACS must know [CDRECORD]": "DISCS"}
         right = {"Port of the PACS [4]": str(pacs.port), "all the same? [y/N]": "n"}
-        given = ("--pacs-ae-title", pacs.ae_title, "--pacs-host", pacs.host, "--pacs-port", "4")
+        ports = ("--port", str(free_port()), "--page-port", str(free_port()))
+        given = (*ports, "--pacs-ae-title", pacs.ae_title, "--pacs-host", pacs.host, "--pacs-port", "4")
         code, told = at_a_terminal({**wrong, **right}, "-o", str(tmp_path / "config.yaml"), *given)
     assert code == 0, told
     refused, _, after = told.partition("Keep these answers all the same?")
