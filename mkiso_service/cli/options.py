@@ -267,6 +267,8 @@ def _say(error: Exception) -> int:
     console = Console(stderr=True, soft_wrap=True)
     told = [str(getattr(error, name, "")) for name in ("code", "request_id")]
     words = str(error).replace("confirm_reprint", "--confirm-reprint")  # as this command calls it
+    if told[0] == "job_not_found":
+        words += " `mkiso jobs` lists the jobs."
     console.print(words, style="bold red", markup=False, highlight=False)
     console.print(
         "  " + "  ".join(f"{name} {value}" for name, value in zip(("code", "request"), told, strict=True) if value),

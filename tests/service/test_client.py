@@ -249,6 +249,15 @@ def test_a_file_that_is_there_is_written_over_by_nobody_s_accident(
     assert target.read_bytes() != b"mine"
 
 
+def test_who_names_no_job_is_told_where_jobs_are(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.error = {"error": "There is no job abc.", "code": "job_not_found", "request_id": "R", "http_status": 404}
+    for command in (["letter", "abc", "-o", str(tmp_path)], ["cancel", "abc"]):
+        assert run([*command, "--url", url]) == 1
+        assert "There is no job abc. `mkiso jobs` lists the jobs." in capsys.readouterr().err
+
+
 def test_a_terminal_may_have_a_file_written_over(script: Script, url: str, tmp_path: Path) -> None:
     (target := tmp_path / "x.iso").write_bytes(b"mine")
     code, told = at_a_terminal("y", "burn", "A1", "--yes", "-o", str(target), "--url", url)
