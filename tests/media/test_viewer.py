@@ -531,6 +531,21 @@ def test_a_picture_takes_the_room_of_its_page_and_its_bar_stays_true(
         assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_a_series_of_one_picture_shows_it_at_once(disc: Path, stretched: Path, scriptless: Browser) -> None:
+    scriptless.open(stretched.as_uri())
+    scriptless.until("document.querySelector('#P1 img').naturalWidth > 0")
+    assert not scriptless.run("document.querySelector('.thumbs')")
+    scriptless.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri())
+    scriptless.until("document.querySelector('.thumbs img').naturalWidth > 0")
+    assert scriptless.run("document.querySelector('#P1').getClientRects().length") == 0
+
+
+def test_pictures_are_counted_where_they_are_not_as_many_as_the_images(disc: Path) -> None:
+    page = (disc / "IHE_PDI" / "ST000001.HTM").read_text()
+    assert "121 pictures to look at here" in (disc / "INDEX.HTM").read_text()
+    assert "<span>60 images</span>" in page and "<span>1 image &#183; 30 pictures to look at here</span>" in page
+
+
 def test_every_control_is_reached_by_tab(viewer: Browser) -> None:
     reached = set()
     viewer.run("document.body.tabIndex = -1; document.body.focus()")  # as a page begins: behind its end is the browser
