@@ -29,7 +29,7 @@ from mkiso_service.webhook.access.callers import (
     sender_of_request,
     session_of,
 )
-from mkiso_service.webhook.access.onward import MAX_ADDRESS, folded, leads_to, unfolded
+from mkiso_service.webhook.access.onward import HOME, MAX_ADDRESS, folded, leads_to, unfolded
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import is_shown
 from mkiso_service.webhook.answers.pages import error_page, onward_page, sign_in_page
@@ -72,7 +72,9 @@ class SigningIn:
         if not self._keys.right(key.encode()):
             await asyncio.sleep(WRONG_KEY_SECONDS)
             return sign_in_page(request, wrong=True)
-        answer = RedirectResponse(leads_to(request), 303)
+        address = leads_to(request)
+        # Of a redirect to a disc the browser keeps this page, with the key in it.
+        answer: Response = RedirectResponse(HOME, 303) if address == HOME else onward_page(request, address)
         answer.set_cookie(
             SESSION_COOKIE,
             self._sessions.begin(),
