@@ -159,7 +159,10 @@ def _plain(name: str, value: str) -> None:
     if any(sign in unicodedata.normalize("NFKC", value) for sign in _WILDCARDS) or any(
         unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in value
     ):
-        raise UnsafeCharacter(f"The {words} has a sign that a PACS takes for a wildcard, or that can't be seen.")
+        raise UnsafeCharacter(
+            f"The {words} has a sign that a PACS takes for a wildcard, such as * or ?, or one that can't be seen. "
+            "Search without it."
+        )
     if name == "modality" and value and not re.fullmatch(r"[A-Za-z0-9_ ]{1,16}", value):
         raise InvalidRequest("A modality is a code such as CT or MR.")
 

@@ -19,7 +19,7 @@ _REFUSED = {
     "?": "a PACS takes ? for a wildcard",
     "\\": "a PACS takes \\ for a list of several",
     "%": "a percent sign is left after decoding, so the address was encoded twice",
-    ",": "a comma separates several accession numbers, and one is asked for here",
+    ",": "a comma separates several accession numbers",
 }
 _SIGNS = "".join(
     f"\\{sign}" if sign in "[]^-" else sign
