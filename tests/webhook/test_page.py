@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 from mkiso import errors
 from mkiso.config.disc import Identity
 from mkiso.config.publishers import CStore
+from mkiso.config.sources import CMove
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
 from mkiso.publishers.orderbook import OrderBook
@@ -485,7 +487,7 @@ def test_enter_on_a_choice_orders_no_second_disc(browser: Chromium, tmp_path: Pa
 
 def test_numbers_that_are_looked_up_as_one_are_told_of(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    hint = "If these are several numbers, write a comma between them."
+    hint = "If these are several numbers, write an ordinary comma (,) between them."
     with with_pacs(settings, tmp_path / "pacs", "134", "77") as settings, served(settings, Desk()) as client:
         clerk = Clerk(browser, str(client.base_url))
         clerk.come()
@@ -500,6 +502,28 @@ def test_numbers_that_are_looked_up_as_one_are_told_of(browser: Chromium, tmp_pa
             browser.press("Enter")
             browser.until(f"{clerk.text('#problem')} !== ''")
             assert str(clerk.reads("#problem")).endswith(hint) == told
+
+
+def test_a_clerk_sees_that_a_slow_pacs_is_being_asked(browser: Chromium, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pacs = CMove(ae_title="SILENT", host="127.0.0.1", port=silent.getsockname()[1])
+        settings = settings_in(tmp_path).model_copy(update={"pacs": pacs})
+        with served(settings, Desk()) as client:
+            clerk = Clerk(browser, str(client.base_url))
+            clerk.come()
+            browser.type("?")
+            browser.press("Enter")
+            browser.until("document.getElementById('problem').textContent.includes('wildcard')")
+            browser.run("document.getElementById('numbers').value = ''")
+            browser.type("134")
+            browser.press("Enter")
+            seen = "#announce.told"
+            clerk.until_reads(seen, "Looking up the patient.")
+            browser.until(f"getComputedStyle(document.querySelector({seen!r})).opacity === '1'")
+            assert clerk.reads("#problem") == ""  # that was about another number
+            silent.close()
+            browser.until("document.getElementById('problem').textContent.startsWith('The PACS')")
+            assert browser.run(f"document.querySelector({seen!r}) === null")
 
 
 def test_a_time_is_written_as_on_the_pages_of_the_service(browser: Chromium, tmp_path: Path) -> None:
@@ -691,7 +715,7 @@ def test_what_failed_is_asked_again_and_survives_a_reload_without_a_name(browser
         assert "สมชาย" not in kept and "Anna" not in kept
 
 
-@pytest.mark.parametrize("width", [320, 400, 1000])
+@pytest.mark.parametrize("width", [320, 400, 560, 1000])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out_on_a_narrow_screen(browser: Chromium, tmp_path: Path, width: int, scheme: str) -> None:
     settings = settings_in(tmp_path)
@@ -704,7 +728,8 @@ def test_nothing_sticks_out_on_a_narrow_screen(browser: Chromium, tmp_path: Path
         return "running"
 
     inside = (
-        "[...document.querySelectorAll('main *')].every((part) => part.getBoundingClientRect().right <= innerWidth)"
+        "[...document.querySelectorAll('main *')].every((part) => part.getBoundingClientRect().right"
+        " <= (part.parentElement.closest('#whose, .job')?.getBoundingClientRect().right ?? innerWidth))"
     )
     with with_pacs(settings, tmp_path / "pacs", *numbers) as settings, served(settings, Desk(script)) as client:
         clerk = Clerk(browser, str(client.base_url))
@@ -809,6 +834,7 @@ def test_a_clerk_reads_the_password_of_an_encrypted_disc_once(browser: Chromium,
         assert browser.run("document.querySelectorAll('#jobs .letter a').length") == 2  # no insert for a disc's case
         browser.run("document.querySelector('#jobs .tell').click()")
         clerk.until_reads("#password[open] strong", password)
+        assert clerk.reads("#password-title") == "B2: Password of the disc"  # there is another one
         clerk.finds_nothing_wrong()
         clerk.scans("C3")  # the next number, before the password was written down
         browser.press("Escape")

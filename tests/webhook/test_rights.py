@@ -260,7 +260,7 @@ def test_who_made_what(tmp_path: Path) -> None:
         written = [f">{cell}<" in page.text for cell in ("A3 (selection)", "A3 (with earlier examinations)", "A3")]
         assert written == [False, True, True] and ">A3 (selection, with earlier examinations)<" in page.text
         assert "<table" in page.text and "=cmd()" in page.text
-        assert "with this site's key" in page.text and "shared key" not in page.text
+        assert ">with this site's key, 127.0.0.1<" in page.text and "shared key" not in page.text
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_one_study_is_a_patient_at_once(browser: Chromium, tmp_path: Path) -> No
         browser.type("HN-0002")
         browser.press("Enter")
         clerk.sees("Dr. Müller, Jörg")
-        assert desk.asked == []
+        assert clerk.reads("#found") == "1 study found." and desk.asked == []
         clerk.says_yes()
         browser.until("document.querySelectorAll('#jobs > li').length === 1")
         assert desk.asked[0].accession_numbers == ("M4",)

@@ -21,11 +21,13 @@ let pending = null; // what is asked again as soon as the birth date is typed
 async function look(question, birthDate, again = null) {
   const turn = ++looks;
   leave();
+  $("problem").textContent = "";
   asking = question.numbers;
-  say(gettext("Looking up the patient."));
+  say(gettext("Looking up the patient."), true);
   const query = withSelection(new URLSearchParams({ accession_number: question.numbers.join(","), ...(birthDate && { birth_date: birthDate }), ...(site.priors && { priors: "true" }) }), question);
   const { body, error } = await call(`/api/iso/preview?${query}`);
   if (turn !== looks) return; // the next number has been asked for meanwhile
+  say("");
   $("problem").textContent = error ? [advice("preview", error), mayBeSeveral(question, error)].filter(Boolean).join(" ") : "";
   if (error) {
     if (!field.value) field.value = question.numbers.join(question.numbers.includes("") ? "," : "\n"); // as it was typed
@@ -38,7 +40,7 @@ async function look(question, birthDate, again = null) {
 // A number may have a space or such a sign in it, so two that are divided by one are looked up as one.
 function mayBeSeveral({ numbers }, { code }) {
   const isNone = ["study_not_found", "invalid_accession_number"].includes(code) && numbers.some((number) => /[\s;/+&|，、；]/.test(number));
-  return isNone ? gettext("If these are several numbers, write a comma between them.") : "";
+  return isNone ? gettext("If these are several numbers, write an ordinary comma (,) between them.") : "";
 }
 
 function withSelection(query, { studies, series }) {

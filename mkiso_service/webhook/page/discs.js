@@ -19,7 +19,11 @@ let again = () => {};
 let unsent = () => ""; // the numbers that somebody would have to type again
 let timer = 0;
 
-export function say(words) { $("announce").textContent = words; }
+// Aloud for who doesn't see the page; `isSeen` for everybody, until something else is said.
+export function say(words, isSeen = false) {
+  $("announce").textContent = words;
+  $("announce").className = isSeen && words ? "told" : "unseen";
+}
 
 export async function call(address, options = {}) {
   let answer;
@@ -223,7 +227,7 @@ function add(id) {
     const job = current();
     if (!await sure(gettext("Cancel the disc of %(numbers)s?", { numbers: numbers(job) }))) return;
     const { error } = await call(`/api/iso/jobs/${id}/cancel`, { method: "POST" });
-    say(error ? advice("cancel", error) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }));
+    say(error ? advice("cancel", error) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }), Boolean(error));
     await refresh();
     const at = document.activeElement; // somebody may be at the next number by now
     if (!at || at === document.body || !at.getClientRects().length) stay(id);
@@ -240,9 +244,11 @@ function add(id) {
 async function tellPassword(id) {
   const { body, error } = await call(`/api/iso/jobs/${id}/password`, { method: "POST", body: new URLSearchParams({ claim: mine.get(id).claim }) });
   if (error && error.code !== "password_gone") {
-    say(advice("password", error));
+    say(advice("password", error), true);
     return;
   }
+  const { job } = listed.find((entry) => entry.job.job_id === id);
+  $("password-title").textContent = of(numbers(job), gettext("Password of the disc"));
   forget(id);
   $("password").querySelector("strong").textContent = error ? advice("password", error) : body.password;
   $("password").showModal();

@@ -50,9 +50,10 @@ async function search(look) {
     $("known-born").focus();
     return;
   }
-  say(gettext("Searching."));
+  say(gettext("Searching."), true);
   const { body, error } = await call(`/api/studies?${query}`);
   if (asked !== turn) return;
+  say("");
   if (error) $("missed").textContent = advice("search", error);
   else if (!body.studies.length) {
     const none = body.more ? gettext("Too many studies fit to find this one among them: give more of what you know.")
@@ -77,7 +78,7 @@ function show(body) {
   const found = ngettext("%(number)s study found.", "%(number)s studies found.", studies.length);
   const patients = Map.groupBy ? Map.groupBy(studies, whose) : studies.reduce((all, study) => all.set(whose(study), [...(all.get(whose(study)) || []), study]), new Map());
   $("patients").replaceChildren(...[...patients.values()].map(group));
-  $("found").textContent = [found, gettext("Tick those for the disc, of one patient."), more && gettext("There may be more: give more of what you know."), ...unasked(body)].filter(Boolean).join(" ");
+  $("found").textContent = [found, studies.length > 1 && gettext("Tick those for the disc, of one patient."), more && gettext("There may be more: give more of what you know."), ...unasked(body)].filter(Boolean).join(" ");
   $("unticked").textContent = "";
   $("hits").hidden = false;
   say(found);
