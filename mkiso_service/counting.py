@@ -29,6 +29,8 @@ def counted(number: int, modalities: Collection[str], of: int | None = None, spo
         things = spoken.ngettext("%(number)s image", "%(number)s images", total)
     elif reports == set(modalities):
         things = spoken.ngettext("%(number)s report", "%(number)s reports", total)
+    elif total == 1:
+        things = spoken.gettext("1 image or report")
     else:
         things = spoken.gettext("%(number)s images and reports", number=spoken.number(total))
     if of is None:

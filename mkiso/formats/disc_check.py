@@ -86,7 +86,8 @@ class DiscReport:
     def __str__(self) -> str:
         name = f"{self.volume_id}: " if self.volume_id else ""
         whole = f", SHA-256 {self.sha256}" if self.sha256 else ""
-        what = f"{name}{self.files} files, {self.instances} instances, {self.size} bytes{whole}"
+        things = "1 instance" if self.instances == 1 else f"{self.instances} instances"
+        what = f"{name}{self.files} files, {things}, {self.size} bytes{whole}"
         return "\n".join(
             [
                 what,

@@ -55,8 +55,9 @@ def burn(
             client.download(disc, file, moved)
         files.append(file)
         if names_files:
+            things = "1 instance" if disc.instances == 1 else f"{disc.instances} instances"
             console.print(
-                f"[bold]{escape(str(file))}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 "
+                f"[bold]{escape(str(file))}[/]  {things}, {size_words(disc.size)}, SHA-256 "
                 f"{disc.sha256[:16]}… as proved by the service"
             )
     if state.deidentified:

@@ -161,7 +161,7 @@ def test_the_command_reads_the_password_from_a_file_and_never_from_its_line(unpa
     FORMATS["zip-encrypted"].opened(password).write(layout, file := tmp_path / "disc.zip")
     run = CliRunner().invoke
     told = run(cli, ["verify", "--password-file", "-", str(file)], input=f"{password}\n", standalone_mode=False)
-    assert (told.return_value, "1 instances" in told.output) == (0, True)
+    assert (told.return_value, "1 instance," in told.output) == (0, True)
     wrong = run(cli, ["verify", "--password-file", "-", str(file)], input="12345\n", standalone_mode=False)
     assert (wrong.return_value, "isn't the password" in wrong.output) == (1, True)
     without = run(cli, ["verify", str(file)], standalone_mode=False)

@@ -13,6 +13,7 @@ from mkiso_service.counting import counted
         (1, ["SR"], None, "1 report"),
         (2, ["SR", "DOC"], None, "2 reports"),
         (413, ["CT", "SR"], None, "413 images and reports"),
+        (1, ["CT", "SR"], None, "1 image or report"),  # of a study of which it was chosen
         (1, ["SR"], 2, "1 of 2 reports"),
         (0, [], 1, "0 of 1 image"),
     ],

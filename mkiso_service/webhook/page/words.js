@@ -71,6 +71,7 @@ export function counted(number, studies) { // 412 images, 1 report, 413 images a
   const modalities = studies.flatMap((study) => study.modalities);
   if (!modalities.some((modality) => REPORTS.includes(modality))) return ngettext("%(number)s image", "%(number)s images", number);
   if (modalities.every((modality) => REPORTS.includes(modality))) return ngettext("%(number)s report", "%(number)s reports", number);
+  if (number === 1) return gettext("1 image or report");
   return gettext("%(number)s images and reports", { number: number.toLocaleString(language) });
 }
 
