@@ -181,4 +181,8 @@ def _days(value: str) -> tuple[str, str]:
             "A day is written 2024-01-31, and two days with a slash between them, one of which may be missing: "
             "2024-01-01/2024-01-31."
         ) from None
+    if first and last and first > last:
+        raise InvalidRequest(
+            f"The first day, {date.fromisoformat(first)}, comes after the last one, {date.fromisoformat(last)}."
+        )
     return first or "", (last or "99999999") if hyphen or not first else first

@@ -45,6 +45,7 @@ MakeSettings = Callable[..., Settings]
         {"study_date": "20240230"},
         {"study_date": "-"},
         {"study_date": "2024010120240102"},
+        {"study_date": "20240102-20240101"},
         {"patient_id": "1", "birth_date": "20240101-20240102"},
         {"patient_id": "1", "modality": "C/T"},
         {"accession_number": "A*"},
