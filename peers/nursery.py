@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from mkiso.config.settings import Settings
@@ -127,7 +127,16 @@ def _answer(request: dict[str, Any]) -> int | None:
     if "wait" in request:
         pid, status = os.waitpid(request["wait"], os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
-    return os.fork() or sys.exit(_run(**request))
+    return os.fork() or _end(_run(**request))
+
+
+def _end(code: int) -> NoReturn:
+    """End as an interpreter does, but for taking apart what was imported, which would copy most of it to free it."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _run(arguments: list[str], environment: dict[str, str], out: str, err: str) -> int:
