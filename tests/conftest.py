@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from mkiso.pictures import process
 from mkiso_service.processes.parts import importing
+from peers.fork_server import ForkServer
 from peers.nursery import nursery
 
 pytest_plugins = ["peers.hospital"]
@@ -62,6 +64,22 @@ def nothing_left_behind() -> Iterator[None]:
     assert nursery.close() == 0
     multiprocessing.active_children()  # reaps those that have ended
     assert children_of(os.getpid()) == []
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """The process whose forks decode."""
+    with ForkServer(tmp_path_factory.mktemp("forks") / "pictures.sock") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def forked_decoders(fork_server: ForkServer) -> Iterator[None]:
+    """What decodes is a fork, as in a service, and no interpreter of its own."""
+    real = process._forked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_forked", lambda limits, _: real(limits, fork_server.socket))
+        yield
 
 
 def children_of(pid: int) -> list[str]:

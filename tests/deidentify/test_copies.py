@@ -26,6 +26,8 @@ from peers.corpus import EVERYBODY, Person, make_study
 from tests.media.discs import instances, passed
 from tests.pictures.test_decoders import LOSSLESS
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 SECRET = "a secret of this site that nobody guesses"
 MARK = "ZQXMARK"
 TEXTS = {

@@ -26,6 +26,8 @@ from mkiso.study.models import Instance, Patient
 from peers.discs import extract
 from tests.media.discs import CREATED, instances, passed, settings
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 OUTSIDE = ("README", "INDEX", "OPEN_ZIP")
 WORDS = {
     "en": "De-identified copy. Not a patient's disc.",

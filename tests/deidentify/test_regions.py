@@ -24,6 +24,8 @@ from peers.corpus import make_study
 from tests.media.discs import instances, passed
 from tests.pictures.test_decoders import LOSSLESS
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 ROWS, COLUMNS = 48, 64
 DEVICE = {
     "sop_class_uid": uid.UltrasoundMultiFrameImageStorage,

@@ -38,6 +38,8 @@ from peers.corpus import THAI, make_study
 from peers.discs import extract, flip, opened_as_its_readme_says
 from tests.media.discs import CREATED, contents_of, instances, passed, settings
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 PASSWORD = new_password()
 DICOMDIR, README = PurePosixPath("DICOMDIR"), PurePosixPath("README.TXT")
 NAMES = ("iso-cms", "zip-cms", "usb-cms")

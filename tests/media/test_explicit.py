@@ -37,6 +37,8 @@ from tests.media.discs import CREATED, instances, passed, settings
 from tests.pictures.objects import item, ramp, rgb, write
 from tests.pictures.test_decoders import LOSSLESS
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 JUDGES = {
     **dict.fromkeys((".50", ".51", ".57", ".70"), "dcmdjpeg"),
     **dict.fromkeys((".80", ".81"), "dcmdjpls"),

@@ -28,6 +28,8 @@ from tests.media.links import dead_links
 from tests.media.test_seen import arrivals, scripts_on, seen, series_page, unpacked
 from tests.pictures.test_annotations import annotation, graphic, words
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 
 def study(folder: Path, *states: dict[str, Any]) -> CompleteStudies:
     """Two CT images, and a state of the first one for each of these."""

@@ -43,6 +43,8 @@ from tests.reports.documents import (
     written,
 )
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\n%%EOF\n"
 

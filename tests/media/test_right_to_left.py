@@ -14,6 +14,8 @@ from peers.corpus import Person, make_study
 from tests.media.discs import instances, passed
 from tests.media.test_seen import seen
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 PEOPLE = {"Hebrew": ("כהן^שלום", "כהן, שלום"), "Arabic": ("محمد^علي", "محمد, علي")}
 
 

@@ -37,6 +37,8 @@ from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
 from tests.pictures import test_video as video
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 
 def rendered(studies: CompleteStudies, folder: Path, expected: int | None = None) -> Pictures:
     renderer = Renderer(folder, expected)

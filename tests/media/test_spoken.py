@@ -17,6 +17,8 @@ from mkiso.media.rendering import Renderer
 from peers.corpus import make_study
 from tests.media.discs import CREATED, instances, passed, settings
 
+pytestmark = pytest.mark.usefixtures("forked_decoders")
+
 OF_THE_IMAGES = {"Made for a test", "Test series", "Example, Anna"}
 OTHERS = [code for code in languages() if code != "en"]
 

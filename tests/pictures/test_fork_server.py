@@ -14,9 +14,9 @@ from mkiso.pictures.messages import LIMITS, Limits
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.process import WorkerProcess
 from mkiso.pictures.values import PictureRequest
+from peers.fork_server import ForkServer
 from peers.patience import LONG, until
 from tests.conftest import children_of
-from tests.pictures.fork_server import ForkServer
 from tests.pictures.objects import ramp, write
 
 
@@ -135,4 +135,4 @@ def test_it_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         held = {str(file.readlink()) for file in Path(f"/proc/{worker._process.pid}/fd").iterdir()}
         assert not any("socket" in each for each in held), "no way to the server, nor to another worker"
         worker.end()
-    assert not [child for child in children_of(os.getpid()) if "fork_server" in child]
+    assert not [child for child in children_of(os.getpid()) if str(server.socket) in child]

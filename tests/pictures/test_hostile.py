@@ -29,7 +29,6 @@ from mkiso.pictures.values import ObjectFacts, PictureRequest, PictureResult, Re
 from peers.corpus import BUNDLED
 from peers.patience import LONG, until
 from tests.conftest import children_of
-from tests.pictures.fork_server import ForkServer
 from tests.pictures.objects import noise, ramp, saying, write
 
 FRAMES: dict[str, Any] = {
@@ -40,12 +39,6 @@ FRAMES: dict[str, Any] = {
     "BitsStored": 8,
     "PixelRepresentation": 0,
 }
-
-
-@pytest.fixture(scope="module")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    with ForkServer(tmp_path_factory.mktemp("forks") / "pictures.sock") as server:
-        yield server
 
 
 @pytest.fixture(scope="module", params=["interpreter", "fork"], autouse=True)

@@ -29,7 +29,7 @@ from peers.storage_publisher import Faults, StoragePublisher
 from peers.storescp import Storescp
 from tests.publishers.orders import give, order_of, settings_of, study
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.usefixtures("forked_decoders")]
 
 CT = {"ct": 3}
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"

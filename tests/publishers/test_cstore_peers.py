@@ -24,7 +24,7 @@ from peers.patience import LONG
 from peers.storescp import Storescp
 from tests.publishers.orders import MIXED, arrival_of, give, order_of, settings_of, study
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.usefixtures("forked_decoders")]
 
 
 def by_uid(files: list[Path]) -> dict[str, bytes]:
