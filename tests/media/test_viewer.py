@@ -34,6 +34,7 @@ from tests.media.test_seen import unpacked
 from tests.pictures.test_annotations import annotation, graphic
 
 pytestmark = [
+    pytest.mark.usefixtures("forked_decoders"),
     pytest.mark.peer,
     pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed"),
     pytest.mark.skipif(not shutil.which("firefox-esr"), reason="firefox-esr is not installed"),
@@ -99,12 +100,17 @@ def viewer(browser: Browser, disc: Path) -> Iterator[Browser]:
     assert not browser.complaints()
 
 
+@pytest.fixture(scope="module")
+def scriptless_firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    with Firefox(tmp_path_factory.mktemp("scriptless"), "javascript.enabled=false") as opened:
+        yield opened
+
+
 @pytest.fixture
-def scriptless(browser: Browser, tmp_path: Path) -> Iterator[Browser]:
+def scriptless(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Browser]:
     """The browser with JavaScript switched off."""
     if isinstance(browser, Firefox):
-        with Firefox(tmp_path / "scriptless", "javascript.enabled=false") as other:
-            yield other
+        yield request.getfixturevalue("scriptless_firefox")
         return
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     yield browser
