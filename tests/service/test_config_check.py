@@ -27,6 +27,8 @@ from mkiso.publishers.protocol import Order, label_values, tells_part
 from mkiso.storage.data_format import FORMAT
 from mkiso.study.models import Patient
 from mkiso_service.checks.configuration import problems
+from peers.nursery import nursery
+from peers.patience import LONG
 from peers.ports import free_port
 from tests.config.test_config import write
 
@@ -221,7 +223,8 @@ def held_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, command: str, *, warm: bool = True, **sections: Any) -> subprocess.CompletedProcess[str]:
+    """What a command says and how it ends, without the seconds of its imports where it is `warm`."""
     ports: dict[str, dict[str, Any]] = {
         "server": {"port": free_port()},
         "receiver": {"port": free_port(), "host": "127.0.0.1"},
@@ -229,6 +232,8 @@ def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProc
     }
     values = {**sections, **{name: {**ports[name], **sections.get(name, {})} for name in ports}}
     environment = {**os.environ, "MKISO_CONFIG": str(write(folder, yaml.safe_dump(values)))}
+    if warm:
+        return nursery.run(command.split(), environment, LONG)
     return subprocess.run(
         [sys.executable, "-m", "mkiso_service", *command.split()],
         env=environment,
@@ -300,7 +305,8 @@ def test_a_page_that_is_open_to_everybody_is_told(tmp_path: Path, sections: dict
 def test_serve_ends_with_2_where_one_of_its_processes_can_not_run(tmp_path: Path, section: str) -> None:
     key = "server_port" if section == "prefect" else "port"
     with held_port() as port:
-        ended = run(tmp_path, "serve", **{section: {key: port}})
+        taken: dict[str, Any] = {section: {key: port}}
+        ended = run(tmp_path, "serve", **taken)
     assert ended.returncode == 2, ended.stderr
     assert str(port) in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
 
@@ -332,7 +338,7 @@ def test_serve_and_its_processes_import_nothing_from_the_working_folder(tmp_path
     for name in ("pynetdicom", "prefect", "docket", "flows", "tasks", "authlib"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'a').write('{name} ')")
     with held_port() as port:
-        ended = run(tmp_path, "serve", server={"port": port})
+        ended = run(tmp_path, "serve", warm=False, server={"port": port})
     assert (ended.returncode, str(port) in ended.stderr) == (2, True), ended.stderr
     assert not (tmp_path / "was-run").exists()
 
