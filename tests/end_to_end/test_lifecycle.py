@@ -15,6 +15,7 @@ import pytest
 from peers.chromium import Chromium
 from peers.corpus import make_ct_series, make_study, ramp
 from peers.discs import assert_holds_exactly, extract
+from peers.link import Link
 from peers.orthanc import Orthanc
 from peers.patience import LONG, until
 from peers.ports import is_open
@@ -23,7 +24,7 @@ from tests.end_to_end.conftest import Hospital, Open
 
 pytestmark = [pytest.mark.end_to_end]
 
-SLICES = 400
+SLICES = 40
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +36,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
 @pytest.fixture(scope="module")
 def hospital(open_hospital: Open, files: dict[str, list[Path]]) -> Hospital:
     every = [file for study in files.values() for file in study]
-    return open_hospital("orthanc", every, {"disc": {"reuse_minutes": 0}}, warm=False, verbose=False)
+    return open_hospital("orthanc", every, {"disc": {"reuse_minutes": 0}}, warm=False, linked=True, verbose=False)
 
 
 def in_mid_move(hospital: Hospital) -> str:
-    """A big job of which some images have arrived and most have not."""
+    """A big job of which some images have arrived and most have not: the rest is on its way until `back.mend`."""
+    jobs, back = hospital.service.data_dir / "jobs", hospital.back
+    back.mend()
+    back.hushed.clear()
+    before = set(jobs.glob("*/instances/*"))
+
+    def hush_in_the_middle(link: Link) -> None:
+        if len(set(jobs.glob("*/instances/*")) - before) >= 5:
+            link.hush()
+
+    back.on_carried = hush_in_the_middle
     job_id = hospital.service.ask("/api/iso/download", accession_number="BIG1")
-    folder = hospital.service.data_dir / "jobs" / job_id / "instances"
-    until(
-        lambda: folder.is_dir() and len(list(folder.iterdir())) >= 5,
-        pause=0.002,
-        told=lambda: hospital.service.log()[-4000:],
-    )
+    hospital.service.when(back.hushed.is_set)
     return job_id
 
 
@@ -59,6 +65,7 @@ def test_retry_in_the_ui_moves_only_the_gap(hospital: Hospital, files: dict[str,
     assert isinstance(hospital.pacs, Orthanc)
     job_id = in_mid_move(hospital)
     hospital.pacs.kill()
+    hospital.back.mend()
     run = hospital.service.run_ended(job_id)
     assert run["state_type"] == "FAILED", run["state"]
     job = hospital.service.job(job_id)
@@ -107,6 +114,7 @@ def test_cancel_ends_the_move_and_removes_the_folder_within_seconds(hospital: Ho
     hospital.service.cancel(job_id)
     assert hospital.service.run_ended(job_id)["state_type"] == "CANCELLED"
     hospital.service.when(lambda: not (hospital.service.data_dir / "jobs" / job_id).exists())
+    hospital.back.mend()
     health = hospital.service.http.get("/api/health").json()
     assert "jobs that wait for images 0," in health["dependencies"]["receiver"]["detail"]
     assert hospital.service.job(job_id)["error"]["code"] == "job_cancelled"
@@ -117,6 +125,7 @@ def test_cancel_ends_the_move_and_removes_the_folder_within_seconds(hospital: Ho
 def test_a_killed_process_comes_back_and_the_job_ends_in_words(hospital: Hospital, name: str) -> None:
     job_id = in_mid_move(hospital)
     os.kill(hospital.service.processes()[name], signal.SIGKILL)
+    hospital.back.mend()
     hospital.service.when(hospital.service.is_ready)
     run = hospital.service.run_ended(job_id)
     assert run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")
@@ -128,6 +137,7 @@ def test_a_killed_flow_process_is_crashed_in_words(hospital: Hospital) -> None:
     job_id = in_mid_move(hospital)
     process = process_of(hospital, job_id)
     os.kill(process, signal.SIGKILL)
+    hospital.back.mend()
     run = hospital.service.run_ended(job_id)
     assert run["state_type"] == "CRASHED"
     job = hospital.service.job(job_id)
@@ -142,6 +152,7 @@ def test_flow_process_and_worker_killed_together_leave_no_run_running(hospital: 
     process = process_of(hospital, job_id)
     os.kill(hospital.service.processes()["worker"], signal.SIGKILL)
     os.kill(process, signal.SIGKILL)
+    hospital.back.mend()
     run = hospital.service.run_ended(job_id)
     assert run["state_type"] == "CRASHED"
     assert "killed" in run["state"]["message"]
@@ -173,6 +184,7 @@ def test_what_is_saved_to_the_configuration_while_it_runs_decides_nothing(hospit
         service.cancel(job_id)
         assert service.run_ended(job_id)["state_type"] == "CANCELLED"
         service.when(lambda: not (service.data_dir / "jobs" / job_id).exists())
+        hospital.back.mend()
         assert service.download("SMALL1").status_code == 200
         [housekeeping] = [
             each
@@ -207,7 +219,7 @@ def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(
     open_hospital: Open, files: dict[str, list[Path]]
 ) -> None:
     sections = {"server": {"shutdown_grace_seconds": 1}}
-    hospital = open_hospital("orthanc", files["BIG1"], sections, warm=False, verbose=False)
+    hospital = open_hospital("orthanc", files["BIG1"], sections, warm=False, linked=True, verbose=False)
     service = hospital.service
     in_mid_move(hospital)
     children = set(service.processes().values())
@@ -229,7 +241,7 @@ def test_where_failed_jobs_are_not_kept_nothing_is_left_of_those_that_were_kille
     and not with the hour.
     """
     sections = {"storage": {"keep_failed_hours": 0}, "disc": {"reuse_minutes": 0}}
-    hospital = open_hospital("orthanc", files["BIG1"], sections, verbose=False)
+    hospital = open_hospital("orthanc", files["BIG1"], sections, linked=True, verbose=False)
     service = hospital.service
     folders = service.data_dir / "jobs"
     job_id = in_mid_move(hospital)
@@ -241,6 +253,7 @@ def test_where_failed_jobs_are_not_kept_nothing_is_left_of_those_that_were_kille
     for process in (service.pid, *service.processes().values(), process_of(hospital, job_id)):
         os.kill(process, signal.SIGKILL)
     service.kill()
+    hospital.back.mend()
     assert len(list((folders / job_id / "instances").iterdir())) > 0
     service.start()
     assert service.run_ended(job_id)["state_type"] == "CRASHED"
