@@ -28,7 +28,7 @@ def assert_nowhere_below(folder: Path, secret: str) -> None:
 def test_each_format_holds_the_same_and_is_served_again_only_as_itself(
     open_hospital: Open, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    files = make_study(tmp_path_factory.mktemp("studies"), "F1", patient=THAI, kinds={"ct": 20, "sr": 1})
+    files = make_study(tmp_path_factory.mktemp("studies"), "F1", patient=THAI, kinds={"ct": 5, "sr": 1})
     hospital: Hospital = open_hospital("orthanc", files)
     http = hospital.service.http
     pixels: dict[str, list[str]] = {}
@@ -42,7 +42,7 @@ def test_each_format_holds_the_same_and_is_served_again_only_as_itself(
         assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
         image = tmp_path / f"F1{form.suffix}"
         image.write_bytes(answer.content)
-        assert verify_disc(image, password=password).instances == 21
+        assert verify_disc(image, password=password).instances == len(files)
         folder = extract(image, tmp_path / form.name, password)
         subprocess.run(["sha256sum", "--quiet", "-c", "SHA256.TXT"], cwd=folder, check=True)
         if form.has_envelopes:

@@ -32,7 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def hospital(open_hospital: Open, study: list[Path]) -> Hospital:
-    return open_hospital("dcmqrscp", study)
+    return open_hospital("dcmqrscp", study, {"disc": {"pictures": "none"}})
 
 
 def test_a_set_that_is_fetched_while_the_study_grows_is_one_set(
@@ -91,7 +91,7 @@ def held_by(hospital: Hospital, job_id: str, tmp_path: Path) -> dict[str, str]:
 def test_without_spanning_both_sizes_and_the_medium_that_would_do_are_named(
     open_hospital: Open, study: list[Path]
 ) -> None:
-    hospital = open_hospital("dcmqrscp", study, {"disc": {"span": False}})
+    hospital = open_hospital("dcmqrscp", study, {"disc": {"span": False, "pictures": "none"}})
     answer = hospital.service.download("LARGE1")
     assert (answer.status_code, answer.json()["code"]) == (422, "too_large_for_medium")
     assert "CD" in answer.json()["error"] and "DVD" in answer.json()["error"]
