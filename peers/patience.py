@@ -17,6 +17,9 @@ LONG = 120.0
 SLOW = 5.0
 """Seconds after which who asks would take time from what is waited for."""
 
+PATIENCE = 9
+"""How much longer a pause is than the answer before it took: to ask takes a tenth of the time at most."""
+
 LONGEST_PAUSE = 0.5
 """Seconds between two questions at most, however long one takes to answer."""
 
@@ -32,6 +35,6 @@ def until(
         now = time.monotonic()
         if now - begun > seconds:
             raise TimeoutError(f"it didn't come to pass within {seconds:g} s {told()}")
-        time.sleep(max(pause if now - begun < SLOW else 5 * pause, min(4 * (now - asked), LONGEST_PAUSE)))
+        time.sleep(max(pause if now - begun < SLOW else 5 * pause, min(PATIENCE * (now - asked), LONGEST_PAUSE)))
         asked = time.monotonic()
     return found
