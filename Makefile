@@ -24,6 +24,9 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 
+# Where it is set, each process of the tests would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs messages screenshots clean packages
 
 help:

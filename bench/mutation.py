@@ -68,7 +68,7 @@ TARGETS = {
 HANGS = 5  # times as long as without a mutant
 OURS = ("mkiso", "tasks", "flows", "mkiso_service", "tests")
 LOADED = "loaded.txt"
-WITHOUT = [word for plugin in ("cacheprovider", "xdist", "schemathesis") for word in ("-p", f"no:{plugin}")]
+WITHOUT = [word for plugin in ("cacheprovider", "xdist") for word in ("-p", f"no:{plugin}")]
 OTHER_COMPARISON: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq,),
     ast.NotEq: (ast.Eq,),
