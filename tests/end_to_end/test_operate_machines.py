@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.peer]
 
 PASSWORD = ("mkiso", "password-of-all-machines")
 JOBS = 20
-SLICES = 60
+SLICES = 30
 
 
 def _namespaces_work() -> bool:
