@@ -63,13 +63,17 @@ def compare(file: Path) -> None:
             assert entry.value == whole[entry.tag].value, entry.keyword
 
 
+MANY = 400  # items of 5 KiB: more than MAX_SEQUENCE_BYTES
+
+
 @pytest.mark.parametrize("keyword", ["OtherPatientIDsSequence", "IssuerOfPatientIDQualifiersSequence"])
 def test_what_says_whose_an_image_is_cant_be_too_long_to_be_read(tmp_path: Path, keyword: str) -> None:
     """The issuer that contradicts another one would stand where nobody looks."""
     [file] = make_study(tmp_path, "A1", kinds={"ct": 1})
     whole, item = dcmread(file), Dataset()
     item.PatientID, item.IssuerOfPatientID, item.UniversalEntityID = "HN-1", "SOUTH", "1.2.3"
-    for count, is_read in ((5, True), (40_000, False)):
+    item.PatientComments = "long " * 1000
+    for count, is_read in ((5, True), (MANY, False)):
         setattr(whole, keyword, [item] * count)
         whole.save_as(file)
         if is_read:
@@ -78,7 +82,7 @@ def test_what_says_whose_an_image_is_cant_be_too_long_to_be_read(tmp_path: Path,
             with pytest.raises(DamagedInstance):
                 read_header(file)
     delattr(whole, keyword)
-    whole.ReferencedImageSequence = [item] * 40_000
+    whole.ReferencedImageSequence = [item] * MANY
     whole.save_as(file)
     assert "ReferencedImageSequence" not in read_header(file)
 
