@@ -26,6 +26,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseWorker
 from mkiso_service.worker.child import relate_to_nothing
 from mkiso_service.worker.worker import RunConfiguration
 from peers.corpus import make_ct_series
+from peers.service import Service
 from tests.end_to_end.conftest import Open
 
 
@@ -85,22 +86,29 @@ def test_the_worker_asks_for_a_runs_deployment_alone() -> None:
     assert related == {f"prefect.deployment.{deployment.id}", f"prefect.flow-run.{run.id}"}
 
 
+@pytest.fixture(scope="module")
+def service(open_hospital: Open, tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """Its PACS has a study for each test that asks for one, since a disc is served again."""
+    folder = tmp_path_factory.mktemp("studies")
+    files = [file for number in ("NAMED1", "STEPS1") for file in make_ct_series(folder / number, number, 1, size=64)]
+    return open_hospital("dcmqrscp", files).service
+
+
 @pytest.mark.end_to_end
-def test_each_run_is_named_after_its_question(open_hospital: Open, tmp_path: Path) -> None:
-    service = open_hospital("dcmqrscp", make_ct_series(tmp_path / "A1", "A1", 1, size=64)).service
+def test_each_run_is_named_after_its_question(service: Service) -> None:
     deployment = service.prefect.get("/deployments/name/make_disc/download").json()["id"]
-    parameters = {"parameters": {"accession_numbers": ["A1"]}}
+    parameters = {"parameters": {"accession_numbers": ["NAMED1"]}}
     custom = service.prefect.post(f"/deployments/{deployment}/create_flow_run", json=parameters).json()
-    assert custom["name"] != "Disc A1"
+    assert custom["name"] != "Disc NAMED1"
     service.run_ended(custom["id"])
-    asked = service.ask("/api/iso/download", accession_number="A1")
-    assert [service.prefect.get(f"/flow_runs/{run}").json()["name"] for run in (custom["id"], asked)] == ["Disc A1"] * 2
+    asked = service.ask("/api/iso/download", accession_number="NAMED1")
+    names = [service.prefect.get(f"/flow_runs/{run}").json()["name"] for run in (custom["id"], asked)]
+    assert names == ["Disc NAMED1"] * 2
 
 
 @pytest.mark.end_to_end
-def test_a_job_has_the_steps_that_have_something_to_do(open_hospital: Open, tmp_path: Path) -> None:
-    service = open_hospital("dcmqrscp", make_ct_series(tmp_path / "A1", "A1", 1, size=64)).service
-    job = service.ask("/api/iso/download", accession_number="A1")
+def test_a_job_has_the_steps_that_have_something_to_do(service: Service) -> None:
+    job = service.ask("/api/iso/download", accession_number="STEPS1")
     service.run_ended(job)
     wanted = {"flow_runs": {"id": {"any_": [job]}}, "sort": "EXPECTED_START_TIME_ASC"}
 
@@ -109,10 +117,10 @@ def test_a_job_has_the_steps_that_have_something_to_do(open_hospital: Open, tmp_
         return [run["name"] for run in runs] if any(run["name"].startswith("Put disc") for run in runs) else None
 
     assert set(service.when(steps)) == {
-        "Find A1 in the PACS",
+        "Find STEPS1 in the PACS",
         "Check that it is one patient",
         "Look for a disc of the same content",
-        "Retrieve A1",
+        "Retrieve STEPS1",
         "Check that it is complete",
         "Finish pictures",
         "Lay out disc",
@@ -123,9 +131,8 @@ def test_a_job_has_the_steps_that_have_something_to_do(open_hospital: Open, tmp_
 
 
 @pytest.mark.end_to_end
-def test_a_schedule_makes_runs(open_hospital: Open) -> None:
+def test_a_schedule_makes_runs(service: Service) -> None:
     """With SQLAlchemy 2.1 the server's scheduler makes none; the bound in pyproject.toml is held by this."""
-    service = open_hospital("dcmqrscp", []).service
     wanted = {
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
         "deployments": {"name": {"any_": ["housekeeping"]}},
