@@ -105,9 +105,7 @@ def test_what_is_older_or_nothing_is_to_be_migrated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [0, 2, 40, -1])
-def test_a_damaged_database_is_said_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
-) -> None:
+def test_a_damaged_database_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     """Prefect's server ended at each start with a traceback, and was started again for ever."""
     monkeypatch.setattr(prefect_database, "CHECK_SECONDS", LONG)
     database = tmp_path / "prefect.db"
