@@ -27,6 +27,7 @@ from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
 
 OTHER_IMAGES = "An earlier attempt of this print was given with other images: the study has changed since. "
 THROW_AWAY = "Throw that disc away and run with confirm_reprint."
+BROKE_OFF = "An earlier attempt at this print broke off."
 SETTLE_POLL_SECONDS = 1.0
 
 
@@ -42,6 +43,7 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
     of_patient = orders_dir / lock_name_of_patient(publisher.where, order.patient.patient_id)
     while True:
         with publisher_lock(of_patient, publisher.name, watch), _locked(publisher, orders_dir, watch) as free:
+            _tell_of_broken_off(publisher, order, book)
             if receipt := _taken(publisher, order, book):
                 return receipt
             if (left := publisher.settles_in_seconds(order)) <= 0:
@@ -96,13 +98,14 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
     if entry is not None and entry.state in OPEN:
         with _locked(publisher, orders_dir, Watch()):
             entry = latest(book.pages(), order.job_id, order.volume.number)
-            if (
-                entry is not None
-                and entry.state in OPEN
-                and publisher.was_given(replace(order, order_id=entry.order_id)) is False
-            ):
-                book.settle(entry, "not given", words=f"It was withdrawn before {publisher.name} had it.")
-                return True
+            if entry is not None and entry.state in OPEN:
+                given = publisher.was_given(replace(order, order_id=entry.order_id))
+                if given is False:
+                    book.settle(entry, "not given", words=f"It was withdrawn before {publisher.name} had it.")
+                    return True
+                # Its process has ended: whoever asks for the same is told before anything is done for them.
+                words = entry.words or ("" if given else BROKE_OFF)
+                entry = book.settle(entry, "given" if given else "uncertain", words=words)
     if entry is None or entry.state not in ("given", *OPEN):
         return None
     return publisher.cancel(replace(order, order_id=entry.order_id))
@@ -125,6 +128,16 @@ def _taken(publisher: Publisher, order: Order, book: OrderBook) -> Receipt | Non
     if entry.contents != order.contents:
         raise PrintUncertain(OTHER_IMAGES + THROW_AWAY)
     return replace(_receipt(publisher, entry), given_before=not found_out)
+
+
+def _tell_of_broken_off(publisher: Publisher, order: Order, book: OrderBook) -> None:
+    """Write down as unclear what other jobs were giving this publisher: had they not died, they would hold the lock of
+    their patient, who is this order's. So whoever is refused for it is asked to look before the next print.
+    """
+    orders = {entry.key: entry for page in book.pages() for entry in page}.values()
+    for entry in orders:
+        if (entry.state, entry.publisher) == ("giving", publisher.name) and entry.job_id != order.job_id:
+            book.settle(entry, "uncertain", words=BROKE_OFF)
 
 
 def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch) -> Receipt:
@@ -156,7 +169,7 @@ def _find_out(publisher: Publisher, order: Order, book: OrderBook) -> None:
     assert entry is not None  # there is something to find out
     given = publisher.was_given(replace(order, order_id=entry.order_id))
     if given is None:
-        words = entry.words or "An earlier attempt at this print broke off."
+        words = entry.words or BROKE_OFF
         book.settle(entry, "uncertain", words=words)
         raise PrintUncertain(words if MAY_BE_MADE in words else f"{words} {MAY_BE_MADE}")
     book.settle(entry, "given" if given else "not given")

@@ -879,8 +879,25 @@ def test_an_order_that_can_not_be_asked_for_stays_open_when_its_job_is_cancelled
     with pytest.raises(_Killed):
         give(publisher, order(MINE), tmp_path, Watch())
     assert cancel(publisher, order(MINE), tmp_path) is False
+    assert unclear_now(tmp_path) == [MINE]
     with pytest.raises(PrintUncertain, match="confirm_reprint"):
         give(publisher, order(OTHER), tmp_path, Watch())
+
+
+def test_who_is_refused_for_a_dead_jobs_order_may_say_next_that_they_looked(tmp_path: Path) -> None:
+    """The page that asks offers that only for what the book calls unclear."""
+    publisher = FakePublisher(can_tell=False, breaks="after begin")
+    with pytest.raises(_Killed):
+        give(publisher, order(MINE), tmp_path, Watch())
+    publisher.breaks = "no"
+    with pytest.raises(PrintUncertain, match="confirm_reprint"):
+        give(publisher, order(OTHER), tmp_path, Watch())
+    assert unclear_now(tmp_path) == [MINE]
+
+
+def unclear_now(orders_dir: Path) -> list[str]:
+    """The jobs whose orders a page tells as unclear before it asks."""
+    return [entry.job_id for entry in unclear_before(OrderBook.of(orders_dir, ["A1"]).pages(), Entry("", "asked", 0))]
 
 
 def test_only_what_may_be_at_the_publisher_is_cancelled(tmp_path: Path) -> None:
