@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping
+from html import unescape
 from pathlib import Path
 from typing import ClassVar
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -59,7 +60,7 @@ def parse_status(text: str, order_id: str) -> RobotStatus | None:
     if f'"{order_id}"' not in text or not (state := re.search(r'\bState\s*=\s*"(\w+)"', text)):
         return None
     words = re.findall(r'\b(?:ErrorMessage|Message)\s*=\s*"([^"]*)"', text)
-    return RobotStatus(STATES.get(state.group(1).upper(), "waiting"), ", ".join(words))
+    return RobotStatus(STATES.get(state.group(1).upper(), "waiting"), unescape(", ".join(words)))
 
 
 class RimagePublisher(FolderPublisher):

@@ -215,6 +215,12 @@ def test_rimage_statuses(said: str, state: str) -> None:
     assert rimage.parse_status(text, "abc-1-11") is None
 
 
+def test_rimages_words_are_told_as_they_were_meant() -> None:
+    """A name in them would be hidden from Prefect only as it is spelled."""
+    text = '<S OrderId="abc-1-1" State="FAILED" ErrorMessage="no label for O&apos;Brien^&#220;rsula"/>'
+    assert rimage.parse_status(text, "abc-1-1") == RobotStatus("failed", "no label for O'Brien^Ürsula")
+
+
 def test_a_status_that_is_being_written_is_read_as_far_as_it_goes() -> None:
     assert sections_of("[a]\nSTATUS=2\n[b\nSTAT") == {"a": {"STATUS": "2"}}
 
