@@ -15,7 +15,9 @@ from pynetdicom import evt
 from peers.storage_publisher import StoragePublisher
 
 MEDIA_CREATION = UID("1.2.840.10008.5.1.1.33")
-Fault = Literal["", "refuse request", "refuse start", "failure", "stuck", "no answer to start", "forget"]
+Fault = Literal[
+    "", "refuse request", "refuse start", "failure", "stuck", "no answer to start", "forget", "another's status"
+]
 
 
 @dataclass
@@ -41,7 +43,12 @@ class MediaCreationPublisher(StoragePublisher):
             (evt.EVT_N_CREATE, self._created),
             (evt.EVT_N_ACTION, self._acted),
             (evt.EVT_N_GET, self._asked),
+            (evt.EVT_DIMSE_SENT, self._answering),
         ]
+
+    def _answering(self, event: evt.Event) -> None:
+        if self.fault == "another's status" and type(event.message).__name__ == "N_GET_RSP":
+            event.message.command_set.AffectedSOPInstanceUID = "1.2.3"
 
     def _created(self, event: evt.Event) -> tuple[int, Dataset | None]:
         attributes = event.attribute_list

@@ -22,7 +22,7 @@ from mkiso.media.application_profiles import Profile, profile_for
 from mkiso.network import dimse
 from mkiso.network.association import Message
 from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, Context
-from mkiso.network.pdu import AssociationLost
+from mkiso.network.pdu import AssociationLost, ProtocolError
 from mkiso.network.requestor import Requestor
 from mkiso.publishers.cstore import Relay, prove
 from mkiso.publishers.dicom import DicomPublisher, reference_to
@@ -195,7 +195,9 @@ def _ask(
     values: Mapping[int, dimse.Value] | None = None,
     data_set: Dataset | None = None,
 ) -> Message:
-    """One DIMSE-N service on the order's request (PS3.7 10.1). Raises AssociationLost."""
+    """One DIMSE-N service on the order's request (PS3.7 10.1). Raises AssociationLost, also for an answer about another
+    request, whose disc may be another patient's.
+    """
     made = field == dimse.N_CREATE_RQ
     command: dict[int, dimse.Value] = {
         dimse.COMMAND_FIELD: field,
@@ -203,9 +205,12 @@ def _ask(
         dimse.AFFECTED_SOP_INSTANCE_UID if made else dimse.REQUESTED_SOP_INSTANCE_UID: request_uid(order),
         **(values or {}),
     }
-    return association.ask(
+    answer = association.ask(
         MEDIA_CREATION, command, None if data_set is None else BytesIO(dimse.encode_data_set(data_set))
     )
+    if answer.command.affected_sop_instance_uid not in ("", request_uid(order)):
+        raise ProtocolError("answered about another request than this order's")
+    return answer
 
 
 def request_uid(order: Order) -> UID:

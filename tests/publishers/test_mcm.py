@@ -148,6 +148,17 @@ def test_a_request_that_is_forgotten_stays_unknown(tmp_path: Path) -> None:
             give(publisher, order, orders_dir, Watch())
 
 
+def test_what_is_said_of_another_request_says_nothing_of_this_disc(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", step_seconds=0.01, fault="another's status") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot, silent_minutes=0.01)
+        give(publisher, order, orders_dir, Watch())
+        with pytest.raises(PrintUncertain, match="didn't tell of the disc"):
+            follow(publisher, order, orders_dir, Watch())
+        robot.fault = ""
+        give(publisher, order, orders_dir, Watch())
+        assert follow(publisher, order, orders_dir, Watch()).proves == "done"
+
+
 @pytest.mark.parametrize(("standing", "limit_seconds"), [("IDLE", 0.3), ("PENDING", 2.4), ("CREATING", 2.4)])
 def test_a_publisher_that_answers_the_same_for_ever_leaves_the_outcome_unknown(
     tmp_path: Path, standing: str, limit_seconds: float
