@@ -147,12 +147,12 @@ class FolderPublisher(ABC):
                     )
                 sync_folder(self.staging)
         except (PublisherUnavailable, PublisherRefused, ProofFailed):
-            self._clear(order)
+            self._tidy(order)
             raise
         try:
             before_giving()
         except (PrintUncertain, OSError):  # the order book is on mkiso's own disk, which may be full
-            self._clear(order)
+            self._tidy(order)
             raise
         try:
             ticket.rename(self.directory / f"{order.order_id}{self.ticket_suffix}")
@@ -161,7 +161,7 @@ class FolderPublisher(ABC):
                 raise PrintUncertain(
                     f"{self.name}'s folder failed while the order was given ({error.strerror}). {MAY_BE_MADE}"
                 ) from None
-            self._clear(order)
+            self._tidy(order)
             raise PublisherUnavailable(
                 f"{self.name}'s folder {self.directory} took no order ({error.strerror}); nothing was printed."
             ) from None
@@ -274,8 +274,7 @@ class FolderPublisher(ABC):
         return replace(seen, words=without_patient(seen.words, order.patient))
 
     def _end(self, order: Order, receipt: Receipt, seen: RobotStatus) -> Receipt:
-        with suppress(OSError):
-            self._clear(order)
+        self._tidy(order)
         if seen.state == "done":
             return replace(receipt, proves="done", words=seen.words or f"{self.name} reported the disc as done.")
         reason = (
@@ -299,6 +298,11 @@ class FolderPublisher(ABC):
         self._staged(order).unlink(missing_ok=True)
         for file in self.staging.glob(f"{order.order_id}.*"):
             file.unlink(missing_ok=True)
+
+    def _tidy(self, order: Order) -> None:
+        """As _clear, as far as that is possible: a share that is gone, or lets nobody delete, hides no end's words."""
+        with suppress(OSError):
+            self._clear(order)
 
     def _sweep(self, order: Order) -> None:
         """Remove what orders that nobody followed to their end have left: it is patients' data, on somebody else's

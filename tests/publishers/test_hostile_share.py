@@ -62,6 +62,19 @@ def test_what_lies_beside_it_is_no_link_to_somewhere_else(tmp_path: Path, robot:
     assert untouched(tmp_path)
 
 
+def test_one_that_goes_while_it_is_written_to_is_told_as_nothing_printed(
+    tmp_path: Path, robot: FolderPublisher
+) -> None:
+    def go(*_: object) -> None:
+        if robot.directory.is_dir():
+            robot.directory.rename(tmp_path / "gone")
+            robot.directory.write_text("the share is another thing now")
+
+    order = order_of(image=tmp_path / "disc.iso")
+    with pytest.raises(PublisherUnavailable, match="nothing was printed"):
+        give(robot, order, tmp_path / "orders", Watch(progress=go))
+
+
 def test_looking_whether_it_is_there_writes_through_no_link(tmp_path: Path, robot: FolderPublisher) -> None:
     robot.staging.mkdir()
     (robot.staging / f"check-{os.getpid()}").symlink_to(tmp_path / "ours" / "key")
