@@ -203,9 +203,12 @@ def encode_data_set(data_set: Dataset) -> bytes:
 def decode_data_set(encoded: bytes) -> Dataset:
     """A data set in Implicit VR Little Endian. Raises ProtocolError where it is none."""
     try:
-        return decode(BytesIO(encoded), True, True)
+        decoded = decode(BytesIO(encoded), True, True)
+        for _ in decoded.iterall():  # pydicom decodes a value when it is asked for, and its items then
+            pass
     except Exception:  # pydicom raises many types for bytes that are no data set
         raise ProtocolError("sent a malformed data set") from None
+    return decoded
 
 
 def _required(values: Mapping[int, bytes], element: int) -> int:

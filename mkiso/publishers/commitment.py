@@ -91,10 +91,12 @@ def commit(publisher: str, settings: CStore, address: Address, order: Order, wat
 
 def uncommitted(report: Dataset, instances: tuple[Arrival, ...]) -> set[str]:
     """The SOP Instance UIDs that the report doesn't list as held (PS3.4 J.3.3.1.3); what it lists under Failed SOP
-    Sequence isn't held.
+    Sequence isn't held. An item that names none says nothing.
     """
-    held = {str(item.ReferencedSOPInstanceUID) for item in report.get("ReferencedSOPSequence", [])}
-    failed = {str(item.ReferencedSOPInstanceUID) for item in report.get("FailedSOPSequence", [])}
+    held, failed = (
+        {str(item.get("ReferencedSOPInstanceUID", "")) for item in report.get(name, [])}
+        for name in ("ReferencedSOPSequence", "FailedSOPSequence")
+    )
     return {arrival.sop_instance_uid for arrival in instances} - (held - failed)
 
 

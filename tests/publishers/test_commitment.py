@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ from mkiso.errors import PrintUncertain
 from mkiso.network import dimse
 from mkiso.network.association import Association, accept
 from mkiso.network.negotiation import Acceptance, Offer
-from mkiso.network.pdu import Connection
+from mkiso.network.pdu import Connection, ProtocolError
 from mkiso.network.requestor import Address, Requestor
 from mkiso.publishers import Watch
-from mkiso.publishers.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, commit
+from mkiso.publishers.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, commit, uncommitted
 from peers.patience import LONG
 from peers.ports import free_port
 from tests.publishers.orders import order_of, settings_of, study
@@ -103,3 +104,17 @@ def test_reports_of_strangers_are_answered_and_not_decoded(tmp_path: Path, monke
         monkeypatch.setattr(dimse, "decode_data_set", decode)
         committed(tmp_path, publisher, port)
     assert max(decoded) < 2000 and len(decoded) == 2  # what the publisher was asked, and its report
+
+
+def test_an_item_of_a_report_that_names_no_instance_says_nothing(tmp_path: Path) -> None:
+    instances = study(tmp_path, {"ct": 1})
+    told = Dataset()
+    told.ReferencedSOPSequence = told.FailedSOPSequence = [Dataset()]
+    assert uncommitted(told, instances) == {instances[0].sop_instance_uid}
+
+
+def test_a_report_that_is_damaged_inside_an_item_is_none() -> None:
+    """Found when it comes, and not when somebody reads it: there an OSError would be mkiso's own disk."""
+    damaged = struct.pack("<HHIH", 0x0008, 0x1199, 2, 0xFFFE)
+    with pytest.raises(ProtocolError):
+        dimse.decode_data_set(damaged)
