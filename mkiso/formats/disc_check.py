@@ -29,6 +29,7 @@ from mkiso.formats.registry import claimed_format
 from mkiso.media.names import is_file_id
 from mkiso.storage.files import descriptor_of
 from mkiso.study.identity import one_line
+from mkiso.study.models import instances_words
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -86,8 +87,7 @@ class DiscReport:
     def __str__(self) -> str:
         name = f"{self.volume_id}: " if self.volume_id else ""
         whole = f", SHA-256 {self.sha256}" if self.sha256 else ""
-        things = "1 instance" if self.instances == 1 else f"{self.instances} instances"
-        what = f"{name}{self.files} files, {things}, {self.size} bytes{whole}"
+        what = f"{name}{self.files} files, {instances_words(self.instances)}, {self.size} bytes{whole}"
         return "\n".join(
             [
                 what,

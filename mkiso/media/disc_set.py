@@ -89,7 +89,7 @@ def lay_out_set(
     spoken = settings.disc.language
     options = LayoutOptions(settings, created, medium, Showing(language=spoken), envelopes, conversion)
     if envelopes:
-        return _lay_out_encrypted(whole, options, envelopes, folder)
+        return _lay_out_encrypted(whole, options, folder)
     amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
     showings = [Showing(pictures, amount, reports, spoken) for amount in amounts]
     if reports.of:
@@ -161,14 +161,14 @@ def _grown(instances: Sequence[Instance], envelopes: Envelopes | None) -> list[I
     ]
 
 
-def _lay_out_encrypted(whole: Part, options: LayoutOptions, envelopes: Envelopes, folder: Path) -> DiscSet:
+def _lay_out_encrypted(whole: Part, options: LayoutOptions, folder: Path) -> DiscSet:
     """Instances are divided by what their envelopes take."""
     try:
         return DiscSet(whole.studies, (lay_out(whole, options, folder / "1"),))
     except TooLargeForMedium:
         if not options.settings.disc.span:
             raise
-    grown = _grown(options.conversion.applied(whole.instances), envelopes)
+    grown = _grown(options.conversion.applied(whole.instances), options.envelopes)
     divided = span(grown, room_sectors(options.medium, ()), options.medium, options.showing)
     return _laid_out(_parts(whole, divided), options, folder)
 

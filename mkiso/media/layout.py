@@ -215,8 +215,8 @@ def _instance_file(leaf: Leaf) -> DiscFile:
 
 
 def _label(tree: Collection[PatientBranch], word: str, *, is_neutral: bool) -> str:
-    """What a drive shows: the accession number where there is one only, unless it is to be neutral; else a word, such
-    as the date, and what tells this disc from others of it.
+    """What a drive shows. Where there is one accession number only, that number, unless the label is to be neutral.
+    Else a word, such as the date, and some letters that tell this disc from others of that word.
     """
     studies = [study for patient in tree for study in patient.studies]
     accession_numbers = {text(study.header, "AccessionNumber") for study in studies}

@@ -103,7 +103,7 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
                 if given is False:
                     book.settle(entry, "not given", words=f"It was withdrawn before {publisher.name} had it.")
                     return True
-                # Its process has ended: whoever asks for the same is told before anything is done for them.
+                # Its process has ended. Who asks for the same disc is told so before anything is retrieved for it.
                 words = entry.words or ("" if given else BROKE_OFF)
                 entry = book.settle(entry, "given" if given else "uncertain", words=words)
     if entry is None or entry.state not in ("given", *OPEN):
@@ -131,8 +131,8 @@ def _taken(publisher: Publisher, order: Order, book: OrderBook) -> Receipt | Non
 
 
 def _tell_of_broken_off(publisher: Publisher, order: Order, book: OrderBook) -> None:
-    """Write down as unclear what other jobs were giving this publisher: had they not died, they would hold the lock of
-    their patient, who is this order's. So whoever is refused for it is asked to look before the next print.
+    """Write down as unclear what other jobs were giving this publisher for the same patient. They have died: a job that
+    gives holds the lock of its patient, and this one has it. Who asks next is told to look at the robot first.
     """
     orders = {entry.key: entry for page in book.pages() for entry in page}.values()
     for entry in orders:

@@ -98,6 +98,11 @@ def images_words(count: int) -> str:
     return f"{count} {'image' if count == 1 else 'images'}"
 
 
+def instances_words(count: int) -> str:
+    """1 instance, 412 instances."""
+    return f"{count} {'instance' if count == 1 else 'instances'}"
+
+
 def as_day(text: str) -> date | None:
     """A date (DA, PS3.5 6.2); None where it is none."""
     try:

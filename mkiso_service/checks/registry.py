@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from datetime import date
@@ -42,6 +41,7 @@ from mkiso_service.api import Health
 from mkiso_service.checks.check import Check, Site, Unwell
 from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
+from mkiso_service.ports import why_taken
 from mkiso_service.prefect.environment import api_url
 from mkiso_service.process_states import RECENT_SECONDS, called, process_states
 
@@ -145,15 +145,11 @@ def _receiver(site: Site) -> str:
             f"its start {status['stored']}, refused {status['refused']}"
         )
         return f"{where} listens: {counts}" if site.inside else counts
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((receiver.host, receiver.port))
-        except OSError as error:
-            raise Unwell(
-                f"{where} isn't running and its port can't be had: {error.strerror}. End what holds it, or set "
-                "receiver.port."
-            ) from None
+    if taken := why_taken(receiver.host, receiver.port):
+        raise Unwell(
+            f"{where} isn't running and its port can't be had: {taken.strerror}. End what holds it, or set "
+            "receiver.port."
+        )
     raise Unwell(f"{where} isn't running; its port is free. Start `mkiso serve`.")
 
 

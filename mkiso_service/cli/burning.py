@@ -15,6 +15,7 @@ from rich.markup import escape
 from mkiso.errors import SeveralDiscs, StorageFull
 from mkiso.formats.folder import unpack
 from mkiso.storage.room import size_words
+from mkiso.study.models import instances_words
 from mkiso_service.api import Disc, Job
 from mkiso_service.cli.client import AskedDisc, Client, DiscRequest
 from mkiso_service.cli.display import bar_of_bytes, show_job
@@ -55,9 +56,8 @@ def burn(
             client.download(disc, file, moved)
         files.append(file)
         if names_files:
-            things = "1 instance" if disc.instances == 1 else f"{disc.instances} instances"
             console.print(
-                f"[bold]{escape(str(file))}[/]  {things}, {size_words(disc.size)}, SHA-256 "
+                f"[bold]{escape(str(file))}[/]  {instances_words(disc.instances)}, {size_words(disc.size)}, SHA-256 "
                 f"{disc.sha256[:16]}… as proved by the service"
             )
     if state.deidentified:

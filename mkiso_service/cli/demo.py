@@ -17,7 +17,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -37,6 +36,7 @@ from mkiso.storage.room import size_words
 from mkiso_service.cli.burning import burn
 from mkiso_service.cli.client import Client, DiscRequest, ServiceError
 from mkiso_service.cli.display import show_found, show_job
+from mkiso_service.ports import why_taken
 
 ACCESSION_NUMBER = "134"
 """An MR study of four images in pydicom's test data."""
@@ -387,11 +387,6 @@ def _process(
 def free_port(wanted: int) -> int:
     """This port, or another one where it is taken."""
     for port in (wanted, *random.sample(range(12_000, 32_000), 100)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if why_taken("127.0.0.1", port) is None:
             return port
     raise DemoFailed("No port is free.")

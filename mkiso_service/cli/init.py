@@ -6,7 +6,6 @@ import errno
 import json
 import secrets
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError, MkisoError
 from mkiso.storage.files import write_whole
+from mkiso_service.ports import why_taken
 
 TEST_SECONDS = 10.0
 SERVICE_DATA = Path("/var/lib/mkiso")
@@ -200,7 +200,8 @@ def troubles(settings: Settings, group: str) -> Iterator[tuple[bool, str]]:
             yield False, error.words
     receiver, page = settings.receiver, settings.server
     listeners = {"mkiso": (receiver.host, receiver.port), "page": (page.host, page.port)}
-    if group in listeners and _is_taken(*listeners[group]):
+    taken = why_taken(*listeners[group]) if group in listeners else None
+    if taken and taken.errno == errno.EADDRINUSE:
         port = listeners[group][1]
         yield False, f"Port {port} is in use on this machine already: end what holds it, or give another one."
     if group == "robot" and settings.publishers:
@@ -208,13 +209,3 @@ def troubles(settings: Settings, group: str) -> Iterator[tuple[bool, str]]:
             yield True, publisher_answer(settings)
         except MkisoError as error:
             yield False, error.words
-
-
-def _is_taken(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
