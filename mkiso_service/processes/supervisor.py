@@ -1,6 +1,6 @@
 """`mkiso serve`: the processes of one machine, forked in order, forked again when they die, ended in order.
 
-Receiver · Prefect server (skipped where prefect.api_url is set) · worker · webhook
+Prefect server (skipped where prefect.api_url is set) · receiver · worker · webhook
 
 This process imports what they need, once, and then only waits: it has one thread, no event loop, no connection and no
 other descriptor than that of its lock, so that a fork of it is as good as a new interpreter
@@ -73,8 +73,10 @@ class Child:
 
 
 def parts(settings: Settings) -> list[Part]:
-    """The parts of this machine, in the order in which they start: what each imports is there for those behind it."""
-    return [RECEIVER, *([] if settings.prefect.api_url else [PREFECT]), WORKER, WEBHOOK]
+    """The parts of this machine, in the order in which they start: what each imports is there for those behind it.
+    Prefect's server takes longest, so it comes first.
+    """
+    return [*([] if settings.prefect.api_url else [PREFECT]), RECEIVER, WORKER, WEBHOOK]
 
 
 def back_off_seconds(restarts: int) -> float:

@@ -1,12 +1,13 @@
-"""/api/health: each dependency asked at most every five seconds, one that isn't well every second and a half, all at
-once, and never waited for longer than the answer may take. Whoever asks each second, as a monitor does, waits for none.
+"""/api/health: each dependency asked at most every five seconds, one that isn't well every second and a half, a part of
+the service that isn't well, since it may be starting, every quarter of a second; all at once, and never waited for
+longer than the answer may take. Whoever asks each second, as a monitor does, waits for none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from mkiso_service.prefect.orchestrator import Orchestrator
 
 KEPT_SECONDS = {True: 10.0, False: 3.0}
 """How long it is believed of a dependency that it is well, or isn't."""
+STARTING_SECONDS = 0.5
+"""And of a part of the service that it isn't."""
 ANEW = 0.5
 """After this part of that time whoever asks is told what is believed, and it is asked anew beside that."""
 ANSWER_SECONDS = 1.5  # the whole answer stays under two
@@ -26,16 +29,18 @@ T = TypeVar("T")
 
 
 class Probe:
-    """One dependency's last finding. While its check hangs no second one is started."""
+    """One dependency's last finding, believed for so many seconds by whether it is well. While its check hangs no
+    second one is started.
+    """
 
-    def __init__(self, find: Callable[[], Awaitable[Finding]]) -> None:
-        self._find = find
+    def __init__(self, find: Callable[[], Awaitable[Finding]], kept_seconds: Mapping[bool, float]) -> None:
+        self._find, self._kept_seconds = find, kept_seconds
         self._asking: asyncio.Task[Finding] | None = None
         self._found: Finding | None = None
         self._began = self._anew_from = self._until = 0.0
 
     async def finding(self) -> Finding:
-        """No older than KEPT_SECONDS says, and no later than ANSWER_SECONDS after its check has begun."""
+        """No older than `kept_seconds` says, and no later than ANSWER_SECONDS after its check has begun."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now > self._anew_from):
             self._asking, self._began = asyncio.create_task(self._ask()), now
@@ -48,8 +53,8 @@ class Probe:
 
     async def _ask(self) -> Finding:
         self._found, asked = await self._find(), time.monotonic()
-        self._until = asked + KEPT_SECONDS[self._found.well]
-        self._anew_from = asked + ANEW * KEPT_SECONDS[self._found.well]
+        self._until = asked + self._kept_seconds[self._found.well]
+        self._anew_from = asked + ANEW * self._kept_seconds[self._found.well]
         return self._found
 
 
@@ -68,7 +73,11 @@ class Health:
 
             return await loop.run_in_executor(threads, examine, check, Site(settings, ask_prefect, ANSWER_SECONDS))
 
-        self._probes = {check.name: Probe(partial(find, check)) for check in checks}
+        of_service = KEPT_SECONDS | {False: STARTING_SECONDS}
+        self._probes = {
+            check.name: Probe(partial(find, check), of_service if check.of_service else KEPT_SECONDS)
+            for check in checks
+        }
 
     async def publisher(self, name: str) -> api.Dependency:
         """How a configured publisher is."""

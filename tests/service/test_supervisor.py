@@ -20,7 +20,7 @@ from mkiso_service.processes.supervisor import _Supervisor, back_off_seconds, pa
 
 
 def test_the_processes_of_one_machine_and_their_order() -> None:
-    assert [part.name for part in parts(Settings())] == ["receiver", "prefect", "worker", "webhook"]
+    assert [part.name for part in parts(Settings())] == ["prefect", "receiver", "worker", "webhook"]
     elsewhere = Settings(
         prefect=Prefect(api_url="http://prefect.example.org/api", api_auth_string=SecretStr("user:password-of-a-test"))
     )

@@ -9,40 +9,36 @@ import pytest
 
 from mkiso_service.checks.check import Finding
 from mkiso_service.webhook import health
-from mkiso_service.webhook.health import Probe
+from mkiso_service.webhook.health import KEPT_SECONDS, STARTING_SECONDS, Probe
 
 
 async def found(probe: Probe, times: int) -> list[bool]:
     return [(await probe.finding()).well for _ in range(times)]
 
 
-def test_what_is_not_well_is_asked_again_soon_and_what_is_well_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(health.KEPT_SECONDS, True, 3600.0)
-    monkeypatch.setitem(health.KEPT_SECONDS, False, 0.0)
+def test_what_is_not_well_is_asked_again_soon_and_what_is_well_is_not() -> None:
     answers: Iterator[bool] = iter([False, False, True, False])
 
     async def find() -> Finding:
         return Finding(next(answers), "", 0.0)
 
-    assert asyncio.run(found(Probe(find), 5)) == [False, False, True, True, True]
+    assert asyncio.run(found(Probe(find, {True: 3600.0, False: 0.0}), 5)) == [False, False, True, True, True]
 
 
-def test_a_dependency_that_is_not_well_is_not_asked_for_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(health.KEPT_SECONDS, False, 3600.0)
+def test_a_dependency_that_is_not_well_is_not_asked_for_each_answer() -> None:
     answers: Iterator[bool] = iter([False, True])
 
     async def find() -> Finding:
         return Finding(next(answers), "", 0.0)
 
-    assert asyncio.run(found(Probe(find), 3)) == [False, False, False]
+    assert asyncio.run(found(Probe(find, {True: 0.0, False: 3600.0}), 3)) == [False, False, False]
 
 
 def test_what_is_not_well_is_believed_for_less_time() -> None:
-    assert 0 < health.KEPT_SECONDS[False] < health.KEPT_SECONDS[True]
+    assert 0 < STARTING_SECONDS < KEPT_SECONDS[False] < KEPT_SECONDS[True]
 
 
 def test_what_is_believed_is_told_at_once_while_it_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(health.KEPT_SECONDS, True, 3600.0)
     monkeypatch.setattr(health, "ANEW", 0.0)
 
     async def ask() -> list[bool]:
@@ -51,7 +47,7 @@ def test_what_is_believed_is_told_at_once_while_it_is_asked_anew(monkeypatch: py
         async def find() -> Finding:
             return Finding(await answers.get(), "", 0.0)
 
-        probe = Probe(find)
+        probe = Probe(find, {True: 3600.0, False: 0.0})
         answers.put_nowait(True)
         told = await found(probe, 3)  # the second of them asks anew, and gets no answer
         answers.put_nowait(False)
@@ -62,15 +58,13 @@ def test_what_is_believed_is_told_at_once_while_it_is_asked_anew(monkeypatch: py
     assert asyncio.run(ask()) == [True, True, True, False]
 
 
-def test_what_is_believed_no_longer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for well in (True, False):
-        monkeypatch.setitem(health.KEPT_SECONDS, well, -1.0)
+def test_what_is_believed_no_longer_is_waited_for() -> None:
     answers: Iterator[bool] = iter([True, False, True])
 
     async def find() -> Finding:
         return Finding(next(answers), "", 0.0)
 
-    assert asyncio.run(found(Probe(find), 3)) == [True, False, True]
+    assert asyncio.run(found(Probe(find, {True: -1.0, False: -1.0}), 3)) == [True, False, True]
 
 
 def test_a_check_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +75,7 @@ def test_a_check_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) 
             await asyncio.Event().wait()
             raise AssertionError
 
-        probe = Probe(find)
+        probe = Probe(find, KEPT_SECONDS)
         first = asyncio.create_task(probe.finding())
         await asyncio.sleep(0)
         first.cancel()
