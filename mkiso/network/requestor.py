@@ -109,7 +109,7 @@ class Requestor(Association):
         try:
             sock = socket.create_connection((address.host, address.port), timeout=limit_seconds)
         except TimeoutError:
-            raise Unreachable(f"took no connection within {limit_seconds:g} s") from None
+            raise Unreachable(f"took no connection within {round(limit_seconds, 1):g} s") from None
         except OSError as error:
             raise Unreachable(f"can't be reached ({error.strerror or error})") from None
         try:

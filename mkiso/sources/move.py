@@ -84,10 +84,10 @@ class Move:
                 if not response.is_pending:
                     self.results.append(result_of(response))
                     self._begin_next()
-        except (ConnectionLost, PacsSilent):
+        except (ConnectionLost, PacsSilent) as error:
             self._association.abort()
             self._open = False
-            self.results.append(MoveResult(None))
+            self.results.append(MoveResult(None, error.words))
             self._begin_anew()
         return not self._open
 

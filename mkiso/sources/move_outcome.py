@@ -67,8 +67,8 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MoveResult:
-    """How a C-MOVE ended: its final status, None where the connection was lost before, and the sub-operations where the
-    PACS counts them.
+    """How a C-MOVE ended: its final status and the PACS's comment; or None where the connection was lost before, and
+    our own words for that; and the sub-operations where the PACS counts them.
     """
 
     status: int | None

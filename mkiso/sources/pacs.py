@@ -209,14 +209,19 @@ class PacsAssociation:
         )
 
     def _ended(self, error: AssociationLost) -> PacsUnreachable | PacsSilent:
-        return self._silent(self._address.response_timeout_seconds) if isinstance(error, Stalled) else self._lost(error)
+        if isinstance(error, Stalled):
+            return self._silent(self._address.response_timeout_seconds)
+        if isinstance(error, PeerGone):  # so Orthanc says to whom it doesn't know that it may not ask or retrieve
+            calling = self._address.calling_ae_title
+            return self._lost(f"{error}; often because {calling} isn't known there, or may not do there what it asks")
+        return self._lost(error)
 
     def _lost(self, what: object) -> ConnectionLost:
         return ConnectionLost(f"{self.peer} {what}. Try again; if it stays, look at the PACS's log.")
 
     def _silent(self, seconds: float) -> PacsSilent:
         return PacsSilent(
-            f"{self.peer} took the connection and didn't answer within {seconds:g} s. "
+            f"{self.peer} took the connection and didn't answer within {round(seconds, 1):g} s. "
             "Try again; if it stays, the PACS hangs."
         )
 

@@ -269,6 +269,8 @@ class _Attempts:
         elif result.status is not None and result.status not in (SUCCESS, WARNING):
             comment = comment_words(result, self._study)
             hints.append(f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
+        elif result.status is None and result.comment and not self._sink.arrived:
+            hints.append(result.comment)
         if result.warning and not result.failed:
             hints.append(f"The PACS counts {result.warning} as sent with a warning.")
         if not self._sink.arrived and not refused and not lost:
