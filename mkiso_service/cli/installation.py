@@ -342,7 +342,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
         *([] if data_dir.exists() or data_dir == DATA else [make]),
         guard,
         f"runuser -u mkiso -- {mkiso} -c {file} config check",
-        f"systemctl daemon-reload && systemctl enable --now {units}",
+        f"systemctl daemon-reload && systemctl enable {units} && systemctl restart {units}",  # the old ones may run
         f"runuser -u mkiso -- {mkiso} -c {file} doctor",
     ]
     click.echo("\nNext, as root:\n" + "".join(f"  {step}\n" for step in steps))
