@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -40,6 +41,9 @@ _WORDS |= {
 }
 
 
+_ODD = re.compile(r"[^\x00-\x7F]")  # such as “ of a word processor
+
+
 def _told_at(place: Sequence[str], places: Mapping[str, str]) -> str:
     """Where a key stands, or what is nearest above it, in words."""
     for end in range(len(place), 0, -1):
@@ -52,6 +56,8 @@ def _message(entry: Any) -> str:
     """What is wrong with a value, in our words. Those that aren't ours are pydantic's, and no key of ours has one."""
     if entry["type"] in ("source_kind", "publisher_kind") and not isinstance(entry["input"], Mapping):
         return _WORDS["model_type"]
+    if entry["type"] == "string_pattern_mismatch" and (odd := _ODD.search(entry["input"])):
+        return f"has the character {odd.group()}, which can't stand there"
     words = _WORDS.get(entry["type"])
     if words is None:
         return str(entry["msg"]).removeprefix("Value error, ")

@@ -115,7 +115,7 @@ def is_network(text: str, *, strict: bool = True) -> str:
 def _is_url(url: str) -> str:
     parts = urlsplit(url)  # raises ValueError itself for half an IPv6 address
     if url and (parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url)):
-        raise ValueError("is the whole address: https://discs.example.org")
+        raise ValueError("must be the whole address, with https:// (or http://) in front")
     if parts.port == 0:  # raises ValueError itself above 65535
         raise ValueError("names port 0: it is 1 to 65535")
     if parts.username is not None or parts.query or parts.fragment:

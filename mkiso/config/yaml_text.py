@@ -108,7 +108,9 @@ def read_yaml(file: Path, *, must_exist: bool) -> Read:
     except OSError as error:
         raise ConfigurationError(f"The configuration file {file} can't be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"The configuration file {file} can't be read: it isn't UTF-8.") from None
+        raise ConfigurationError(
+            f"The configuration file {file} can't be read: it isn't UTF-8. Save it as UTF-8."
+        ) from None
     if not text.strip():
         raise ConfigurationError(
             f"The configuration file {file} is empty: was it saved by half? Where every default is meant, remove it."

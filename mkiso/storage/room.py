@@ -96,7 +96,9 @@ def unwritable(key: str, folder: Path, there: Path) -> Iterator[str]:
             "(`mkiso service install`)"
         )
     else:
-        yield f"{key} {folder} can't be written by this user" + ("" if there == folder else f": nor can {there}")
+        nor = "" if there == folder else f", nor can {there}"
+        way = "give it to the user that mkiso runs as, and run this as that user"
+        yield f"{key} {folder} can't be written by this user{nor}: {way}"
 
 
 def is_of_kernel(folder: Path) -> bool:

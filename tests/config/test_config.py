@@ -74,6 +74,7 @@ def test_the_example_has_words_for_every_key() -> None:
 
 def test_without_a_file_there_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config_file, "INSTALLED", tmp_path / "none.yaml")  # this machine may have mkiso installed
     settings = load(environment={})
     assert settings.pacs == Settings().pacs
     assert settings.storage.data_dir == tmp_path / "data"
@@ -529,6 +530,7 @@ def test_several_sources_are_in_their_order_and_found_by_name(tmp_path: Path) ->
         ("sources: [{name: a, port: 1}, {name: A, ae_title: X}]", "a and A are the same name"),
         ("sources: [{port: 1}]", "the 1. has no name"),
         ("sources: [{name: a b}]", "sources.a b.name has a character that can't stand there"),
+        ("pacs: {ae_title: “PACS”}", "pacs.ae_title has the character “, which can't stand there"),
         ("sources: [{name: a, aetitle: 1}]", "did you mean sources.a.ae_title?"),
         ("sources: [{name: a, base_url: 'https://a.org'}]", "a key of sources of kind dicomweb"),
         ("sources: [{name: a, kind: pigeon}]", "sources.a: kind is one of cmove"),

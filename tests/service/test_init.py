@@ -245,7 +245,11 @@ def test_an_answer_that_was_refused_is_no_default_and_one_can_be_made_empty_agai
     }
     code, told = at_a_terminal(answers, "-o", str(tmp_path / "config.yaml"), "--untested", at_most=40)
     assert code == 0, told
-    for refused in ("pacs.host is a web address", "'OLD:104' is no AE@host:port", "server.public_url is the whole"):
+    for refused in (
+        "pacs.host is a web address",
+        "'OLD:104' is no AE@host:port",
+        "server.public_url must be the whole",
+    ):
         assert refused in told
     settings = load(tmp_path / "config.yaml", {})
     assert isinstance(settings.pacs, Pacs) and settings.pacs.host == "127.0.0.1"
