@@ -74,8 +74,9 @@ def unseen(ledger: Ledger, store: Store | None) -> str:
         count = connection.scalar(stored.where(volumes.c.store.is_not(None) | here))
     if not count:
         return ""
+    were = "1 volume was" if count == 1 else f"{count} volumes were"
     return (
-        f"STORE NOT SEEN  {count} volumes were stored, and {directory} (archive.directory) isn't this archive's store. "
+        f"STORE NOT SEEN  {were} stored, and {directory} (archive.directory) isn't this archive's store. "
         "Is it mounted? Until it is seen, nobody can say whether they are there."
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
-from mkiso.study.models import Expected, Study, images_words
+from mkiso.study.models import Expected, Study
 
 NAMED_UIDS = 5
 RETRY_HINT = "Try again in a few minutes; if it stays, the PACS can't send them."
@@ -95,7 +95,8 @@ def incomplete(study: Study, arrived: Collection[str], hint: str = RETRY_HINT) -
     absent = sorted(missing(study.expected, arrived))
     count = study.expected.count
     lacking = None if count is None else len(absent) or count - len(arrived)
-    images = "Images" if count is None else f"{lacking} of the {images_words(count)}"
+    of_them = "The only image" if count == 1 else f"{lacking} of the {count} images"
+    images = "Images" if count is None else of_them
     return StudyIncomplete(
         f"{images} of {study.called} didn't arrive from the PACS, so no disc was made. {hint}",
         accession_number=study.accession_number,

@@ -359,7 +359,8 @@ def _night_line(night: NightReport) -> str:
     end = f"done {night.finished:%Y-%m-%d %H:%M} UTC" if night.finished else "NOT FINISHED"
     failed = f", {night.failed} FAILED" if night.failed else ""
     waiting = f", {night.undelivered} NOT YET DELIVERED" if night.undelivered else ""
-    archived = f"{night.instances} instances on {night.volumes} volumes ({night.size / 2**30:.1f} GiB)"
+    volumes = "1 volume" if night.volumes == 1 else f"{night.volumes} volumes"
+    archived = f"{night.instances} instances on {volumes} ({night.size / 2**30:.1f} GiB)"
     return (
         f"{dates}  {'by hand' if not night.scheduled else 'night'}  {end}: {night.found} studies found, "
         f"{archived}{failed}{waiting}"

@@ -98,7 +98,7 @@ def test_the_report_names_nights_and_what_waits(image: Path, capsys: pytest.Capt
     assert run(["archive", "report"]) == 0
     out = capsys.readouterr().out
     assert "2026-02-13  night  done" in out
-    assert "2 studies found, 2 instances on 1 volumes" in out
+    assert "2 studies found, 2 instances on 1 volume (" in out
     assert "1 FAILED, 1 NOT YET DELIVERED" in out
     assert "NOT ARCHIVED  A9  20260213  1 of 5 attempts: 1 of 3 instances is missing. [study_incomplete]" in out
 
@@ -172,7 +172,7 @@ def test_the_report_says_that_the_store_is_away(image: Path, capsys: pytest.Capt
         if mount_point:
             directory.mkdir()
         assert run(["archive", "report"]) == 0
-        assert f"STORE NOT SEEN  1 volumes were stored, and {directory}" in capsys.readouterr().out
+        assert f"STORE NOT SEEN  1 volume was stored, and {directory}" in capsys.readouterr().out
     directory.rmdir()
     away.rename(directory)
     assert run(["archive", "report"]) == 0

@@ -83,6 +83,11 @@ def test_only_a_few_are_named() -> None:
     assert isinstance(named, list) and len(named) == 5
 
 
+def test_of_a_single_image_no_number_is_said() -> None:
+    with pytest.raises(StudyIncomplete, match=r"^The only image of accession number A1 didn't arrive"):
+        complete(study(Expected("image", 1, {"1": frozenset({"1.1"})})), set(), require_counts=True)
+
+
 def test_too_few_by_count() -> None:
     with pytest.raises(StudyIncomplete, match="1 of the 3"):
         complete(study(COUNTED), {"a", "b"}, require_counts=False)
