@@ -270,7 +270,8 @@ def postgresql_engine(url: str) -> Engine:
         )
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "archive.ledger_url names PostgreSQL, and its driver isn't installed: pip install 'mkiso[postgresql]'."
+            "archive.ledger_url names PostgreSQL, and its driver isn't installed. Install '.[postgresql]' from mkiso's "
+            "clone by pip, and restart it."
         ) from None
 
 
