@@ -62,7 +62,7 @@ def checks_of(settings: Settings, *, inside: bool = False) -> list[Check]:
 def _configuration(site: Site) -> str:
     own = ("storage.", "viewer.", "publishers.", "archive.directory ")  # which have checks of their own
     if wrong := [words for words in lacking(site.settings) if not words.startswith(own)]:
-        raise Unwell(f"{'. '.join(wrong)}.")
+        raise Unwell(" ".join(f"{words.rstrip('.')}." for words in wrong))
     folder = site.settings.storage.data_dir
     return f"{named_in(os.environ)} is correct; data is kept in {folder}; this is mkiso {program_version()}"
 
@@ -136,7 +136,7 @@ def _receiver(site: Site) -> str:
     receiver, path = site.settings.receiver, site.settings.storage.receiver_socket
     where = f"{receiver.ae_title} on port {receiver.port}" if site.inside else "The receiver"
     elsewhere = bool(site.settings.prefect.api_url) and "receiver" not in process_states(site.settings.storage)
-    if elsewhere and not site.inside and not path.exists():
+    if elsewhere and not path.exists() and not (site.inside and site.settings.storage.jobs_dir.is_dir()):
         return "none on this machine: the machines with a worker have theirs"
     if path.exists():
         status = receiver_status(path, site.limit_seconds)
@@ -150,7 +150,7 @@ def _receiver(site: Site) -> str:
             f"{where} isn't running and its port can't be had: {taken.strerror}. End what holds it, or set "
             "receiver.port."
         )
-    raise Unwell(f"{where} isn't running; its port is free. Start `mkiso serve`.")
+    raise Unwell(f"{where} isn't running; its port is free. Start `mkiso {'receiver' if elsewhere else 'serve'}`.")
 
 
 def _inboxes(site: Site) -> str:

@@ -379,6 +379,16 @@ def test_the_words_for_everybody_hold_no_address(tmp_path: Path) -> None:
     assert site.settings.receiver.ae_title not in found.words
 
 
+def test_a_front_has_no_receiver_and_a_machine_with_a_worker_lacks_its_own(tmp_path: Path) -> None:
+    front = Prefect(api_url="http://front.example:4200/api", api_auth_string=SecretStr("mkiso:of-sixteen-characters"))
+    site = replace(site_in(tmp_path, prefect=front, receiver=Receiver(port=free_port())), inside=True)
+    found = finding(site, "receiver")
+    assert found.well and found.words.startswith("none on this machine")
+    site.settings.storage.jobs_dir.mkdir()  # its worker or receiver makes it
+    found = finding(site, "receiver")
+    assert not found.well and "Start `mkiso receiver`" in found.words
+
+
 def test_audit_messages_that_were_not_delivered_are_told(tmp_path: Path) -> None:
     assert "audit" not in {check.name for check in checks_of(Settings())}
     port = free_port()
