@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from documentation.messages import CATALOGUES
 from mkiso.languages import SOURCE, language, languages, wanted
 
 IMAGES = ("%(number)s image", "%(number)s images")
@@ -48,13 +49,7 @@ def test_thai_years_are_of_the_buddhist_era_and_say_so() -> None:
     thai = language("th")
     assert thai.da("20240229") == "29 กุมภาพันธ์ พ.ศ. 2567"
     assert thai.dt("20240229101500+0700") == "29 กุมภาพันธ์ พ.ศ. 2567, 10:15:00 +0700"
-    assert {code: language(code).calendar for code in languages()} == {
-        "en": "gregory",
-        "de": "gregory",
-        "es": "gregory",
-        "fr": "gregory",
-        "th": "buddhist",
-    }
+    assert [language(code).calendar for code in ("en", "de", "es", "fr", "th")] == ["gregory"] * 4 + ["buddhist"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +68,7 @@ def test_a_size_is_as_people_say_it(code: str, sizes: list[str]) -> None:
 
 
 def test_english_stands_in_the_code_and_every_catalogue_is_offered() -> None:
-    assert languages() == (SOURCE, "de", "es", "fr", "th")
+    assert languages() == (SOURCE, *sorted(file.stem for file in CATALOGUES.glob("*.po")))
     assert language("de").gettext("Whose disc this is") != language("en").gettext("Whose disc this is")
     with pytest.raises(KeyError):
         language("xx")
@@ -91,7 +86,7 @@ def test_scripts_get_the_words_that_stand_in_them_and_no_others() -> None:
     [
         ("", "fr"),
         ("de-AT,de;q=0.9,en;q=0.8", "de"),
-        ("it,en;q=0.5,es;q=0.7", "es"),
+        ("xx,en;q=0.5,es;q=0.7", "es"),
         ("TH", "th"),
         ("de;q=0,en;q=0.1", "en"),
         ("de;q=nonsense,es", "es"),
