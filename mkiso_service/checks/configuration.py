@@ -95,6 +95,8 @@ def _folder(key: str, folder: Path, mode: int) -> Iterator[str]:
         yield f"{key} {folder} can't be read by this user"
     except NotADirectoryError:
         yield f"{key} {folder} is no folder"
+    except FileNotFoundError:
+        yield f"{key} {folder} isn't there: mount or make it, or correct the path"
     except OSError as error:
         yield f"{key} {folder} can't be used: {error.strerror}"
     else:

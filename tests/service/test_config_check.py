@@ -74,7 +74,7 @@ def test_what_can_be_no_name_of_a_file_is_told_of_all_paths_at_once(
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"viewer": {"directory": "none"}}, "none can't be used: No such file"),
+        ({"viewer": {"directory": "none"}}, "none isn't there: mount or make it"),
         ({"viewer": {"directory": "file"}}, "file is no folder"),
         ({"viewer": {"directory": "folder", "executable": "x.exe"}}, "viewer.executable x.exe isn't in"),
         ({"viewer": {"executable": "x.exe"}}, "viewer.directory is empty"),
@@ -96,7 +96,7 @@ def test_what_can_be_no_name_of_a_file_is_told_of_all_paths_at_once(
         ),
         ({"audit": {"enabled": True, "target": "tls://syslog", "authority": "file"}}, "file is no PEM file"),
         ({"audit": {"enabled": True, "target": "tls://syslog", "authority": "file"}}, "audit can't use its authority"),
-        ({"audit": {"enabled": True, "target": "/none/audit.xml"}}, "/none can't be used"),
+        ({"audit": {"enabled": True, "target": "/none/audit.xml"}}, "/none isn't there"),
         ({"archive": {"ledger_url": "mysql://here/ledger"}}, "archive.ledger_url must begin with postgresql://"),
         ({"storage": {"data_dir": "file/below"}}, "storage.data_dir"),
         ({"storage": {"shared_dir": "file/below"}}, "storage.shared_dir"),
