@@ -24,7 +24,7 @@ from mkiso.config.settings import PatientApi
 from mkiso.connections import Connections
 from mkiso.errors import PatientApiUnavailable
 from mkiso.study.models import Patient
-from mkiso.trust import is_plain, trusting
+from mkiso.trust import is_plain, trusting, why_unreachable
 
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_REDIRECTS = 3
@@ -165,7 +165,7 @@ def _ask(client: httpx.Client, url: httpx.URL, deadline: float, limit_seconds: f
             if isinstance(error, httpx.TimeoutException) or time.monotonic() >= deadline:
                 return _Failed(f"didn't answer within {limit_seconds:.3g} s", transient=True)
             return _Failed(
-                f"can't be reached ({type(error).__name__})", transient=isinstance(error, httpx.TransportError)
+                f"can't be reached ({why_unreachable(error)})", transient=isinstance(error, httpx.TransportError)
             )
         upgraded = (url.scheme, target.scheme) == ("http", "https") and target.port is None
         if target.host != url.host or not (upgraded or (target.scheme, target.port) == (url.scheme, url.port)):

@@ -34,6 +34,18 @@ def why_unusable(error: OSError, **files: Path | str | None) -> str:
     return "; ".join(wrong) or str(error.strerror or error)
 
 
+def why_unreachable(error: BaseException) -> str:
+    """Why nobody is reached, in words; the class's name, where its causes tell no more."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate isn't trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS fails: {cause.reason}"
+    return cause.strerror or "" if isinstance(cause, OSError) else type(error).__name__
+
+
 def is_plain(url: str) -> bool:
     """Whether an address is of HTTP without TLS, so that there is nobody to trust; schemes have no case (RFC 3986
     3.1).

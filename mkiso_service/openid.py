@@ -28,7 +28,7 @@ from mkiso.config.access import KEY_USER, SHARED_USER, SignIn
 from mkiso.connections import Connections
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso.study.identity import one_line
-from mkiso.trust import trusting
+from mkiso.trust import trusting, why_unreachable
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 """Of ID tokens: signatures by a key that only the provider has; never none, never a secret that is shared."""
@@ -286,7 +286,7 @@ class Provider:
             if time.monotonic() >= ends:
                 raise ProviderUnavailable("The sign-in provider's answer takes too long.") from None
             raise ProviderUnavailable(
-                f"The sign-in provider can't be reached ({type(error).__name__}). Try again in a minute; discs that "
+                f"The sign-in provider can't be reached ({why_unreachable(error)}). Try again in a minute; discs that "
                 "are being made go on."
             ) from None
         except (ValueError, RecursionError):

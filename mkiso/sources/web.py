@@ -20,7 +20,7 @@ import httpx
 from mkiso.config.sources import DicomWeb
 from mkiso.connections import Connections
 from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
-from mkiso.trust import is_plain, trusting, why_unusable
+from mkiso.trust import is_plain, trusting, why_unreachable, why_unusable
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
@@ -357,7 +357,7 @@ def _refuses_certificate(settings: DicomWeb, who: str) -> PacsRefused:
 
 def _reason(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.ConnectError):
-        return "can't be reached"
+        return f"can't be reached ({why_unreachable(error)})"
     if isinstance(error, httpx.TimeoutException):
         return "didn't answer in time"
     return "ended the connection, or sent what is no HTTP"

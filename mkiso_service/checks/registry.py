@@ -37,6 +37,7 @@ from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
 from mkiso.storage.data_format import newer_data
 from mkiso.storage.room import NO_ROOM, lacking_storage, require_room, size_words
+from mkiso.trust import is_plain, trusting, why_unreachable
 from mkiso_service.api import Health
 from mkiso_service.checks.check import Check, Site, Unwell
 from mkiso_service.checks.configuration import lacking, lacking_viewer
@@ -177,10 +178,11 @@ def _patient_api(site: Site) -> str:
         return f"{api.base_url} answers"
     headers = {name: value.get_secret_value() for name, value in api.headers.items()}
     try:  # any answer over HTTP shows that it can be reached; no patient is asked for
-        answer = httpx.head(api.base_url, timeout=site.limit_seconds, headers=headers, trust_env=False)
+        verify = not is_plain(api.base_url) and trusting()  # as whoever looks a patient up trusts
+        answer = httpx.head(api.base_url, timeout=site.limit_seconds, headers=headers, trust_env=False, verify=verify)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise PatientApiUnavailable(f"The patient API can't be reached ({type(error).__name__}).") from None
-    if answer.is_server_error:
+        raise PatientApiUnavailable(f"The patient API can't be reached ({why_unreachable(error)}).") from None
+    if answer.is_server_error and answer.status_code != httpx.codes.NOT_IMPLEMENTED:  # it knows no HEAD
         raise PatientApiUnavailable(f"The patient API answers {answer.status_code}.")
     return "answers"
 

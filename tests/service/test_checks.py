@@ -26,7 +26,7 @@ from rich.console import Console
 from mkiso.audit.messages import queried
 from mkiso.config.archive import Archive
 from mkiso.config.disc import Print, Viewer
-from mkiso.config.settings import Audit, Prefect, Receiver, Server, Settings
+from mkiso.config.settings import Audit, PatientApi, Prefect, Receiver, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, PacsSilent
 from mkiso.pictures.confinement import landlock_version
@@ -36,6 +36,7 @@ from mkiso_service.checks.registry import CHECKS, checks_of
 from mkiso_service.cli.doctor import diagnose
 from mkiso_service.prefect.environment import not_taken
 from mkiso_service.process_states import RECENT_SECONDS
+from peers.certificates import https_server, write_certificates
 from peers.ports import free_port
 from peers.small_disk import small_disk, use_up_names
 
@@ -377,6 +378,16 @@ def test_the_words_for_everybody_hold_no_address(tmp_path: Path) -> None:
     found = finding(site, "receiver")
     assert not found.well
     assert site.settings.receiver.ae_title not in found.words
+
+
+def test_a_patient_api_is_asked_as_jobs_ask_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with the certificate of a hospital's own authority, which answers no HEAD."""
+    folder = write_certificates(tmp_path)
+    with https_server(folder, "peer") as port:
+        site = site_in(tmp_path, patient_api=PatientApi(base_url=f"https://127.0.0.1:{port}"))
+        assert "can't be reached (its certificate isn't trusted" in finding(site, "patient_api").words
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+        assert finding(site, "patient_api").well
 
 
 def test_a_front_has_no_receiver_and_a_machine_with_a_worker_lacks_its_own(tmp_path: Path) -> None:
