@@ -18,15 +18,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def write_certificates(folder: Path) -> Path:
+def write_certificates(folder: Path, days_ago: int = 0) -> Path:
     """The folder, with ca.pem, own.pem, peer.pem (signed by the authority) and stranger.pem (signed by itself), each
-    with its key in NAME.key; all are of 127.0.0.1.
+    with its key in NAME.key; all are of 127.0.0.1, and were made so many days ago.
     """
     authority_key = ec.generate_private_key(ec.SECP256R1())
     for name in ("ca", "own", "peer", "stranger"):
         key = authority_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
         issuer, signing_key = ("stranger", key) if name == "stranger" else ("ca", authority_key)
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) - timedelta(days=days_ago)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

@@ -123,7 +123,7 @@ def open_client(
     return httpx.Client(
         auth=auth or Access(settings, connections),
         event_hooks={"request": [connections.follow]},
-        transport=_Timely(_trust(settings), limits, http2=settings.http2),
+        transport=_Timely(trust_of(settings), limits, http2=settings.http2),
         headers={"Accept-Encoding": "identity"},
         timeout=httpx.Timeout(response, connect=connect),
         follow_redirects=False,
@@ -233,7 +233,8 @@ class _WatchedStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:
+def trust_of(settings: DicomWeb) -> ssl.SSLContext | bool:
+    """Whose certificates are trusted there, and our own shown; False without TLS. Raises ConfigurationError."""
     if all(is_plain(url) for url in (settings.base_url, settings.token_url) if url):
         return False  # reading the system's authorities takes longer than a question
     try:

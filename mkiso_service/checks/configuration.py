@@ -8,20 +8,27 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+
+from cryptography.x509 import load_pem_x509_certificate
 
 from mkiso.audit.delivery import tls_context
 from mkiso.config.disc import Viewer
 from mkiso.config.file import read
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Audit, Settings
+from mkiso.config.sources import DicomWeb
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.media.envelopes import recipients_of
 from mkiso.network.tls import acceptor_context
+from mkiso.sources.web import trust_of
 from mkiso.storage.data_format import newer_data
 from mkiso.storage.room import GIB, is_of_kernel, lacking_storage, makeable, nearest, unwritable
-from mkiso.trust import why_unusable
+from mkiso.trust import trusting, why_unusable
 
 
 def problems() -> list[str]:
@@ -49,8 +56,15 @@ def lacking(settings: Settings) -> Iterator[str]:
                 yield from _folder(f"publishers.{name}.status_directory", publisher.status_directory, os.R_OK)
     for key, host in (("server.host", settings.server.host), ("receiver.host", settings.receiver.host)):
         yield from _address(key, host)
+    for source in settings.all_sources:
+        if isinstance(source, DicomWeb):
+            yield from _told(partial(trust_of, source))
+            yield from _outdated(f"{source.section}.certificate", source.certificate)
     if settings.receiver.tls.enabled:
         yield from _told(lambda: acceptor_context(settings.receiver.tls))
+        yield from _outdated("receiver.tls.certificate", settings.receiver.tls.certificate)
+    if settings.sign_in.issuer:
+        yield from _lacking_authority("sign_in", settings.sign_in.authority)
     yield from _lacking_audit(settings.audit, storage)
     archive = settings.archive
     if archive.output == "store" and archive.enabled:
@@ -81,11 +95,30 @@ def _lacking_audit(audit: Audit, storage: Storage) -> Iterator[str]:
         except OSError as error:
             why = why_unusable(error, authority=audit.authority, certificate=audit.certificate, key=audit.key)
             yield f"audit can't use its authority, certificate and key: {why}"
+        yield from _outdated("audit.certificate", audit.certificate)
     elif audit.enabled and (file := audit.file_below(storage.data_dir)):
         if file.is_dir():
             yield f"audit.target {file} is a folder: name a file"
         elif file.parent != storage.data_dir:
             yield from _folder("the folder of audit.target", file.parent, os.W_OK)
+
+
+def _lacking_authority(section: str, authority: Path | None) -> Iterator[str]:
+    try:
+        trusting(authority)
+    except OSError as error:
+        yield f"{section} can't use its authority: {why_unusable(error, authority=authority)}"
+
+
+def _outdated(key: str, file: Path | None) -> Iterator[str]:
+    """Of a certificate of ours, which others refuse today. What can't be read is told by whoever reads it."""
+    if file is None:
+        return
+    with suppress(OSError, ValueError):
+        certificate = load_pem_x509_certificate(file.read_bytes())
+        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if not begins <= datetime.now(UTC) <= ends:
+            yield f"{key} {file} is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, and not today: replace it"
 
 
 def _folder(key: str, folder: Path, mode: int) -> Iterator[str]:

@@ -27,6 +27,7 @@ from mkiso.publishers.protocol import Order, label_values, tells_part
 from mkiso.storage.data_format import FORMAT
 from mkiso.study.models import Patient
 from mkiso_service.checks.configuration import problems
+from peers.certificates import write_certificates
 from peers.nursery import nursery
 from peers.patience import LONG
 from peers.ports import free_port
@@ -97,6 +98,14 @@ def test_what_can_be_no_name_of_a_file_is_told_of_all_paths_at_once(
         ({"audit": {"enabled": True, "target": "tls://syslog", "authority": "file"}}, "file is no PEM file"),
         ({"audit": {"enabled": True, "target": "tls://syslog", "authority": "file"}}, "audit can't use its authority"),
         ({"audit": {"enabled": True, "target": "/none/audit.xml"}}, "/none isn't there"),
+        (
+            {"pacs": {"kind": "dicomweb", "base_url": "https://a.org", "authority": "file"}},
+            "pacs can't use its authority",
+        ),
+        (
+            {"sign_in": {"issuer": "https://a.org", "client_id": "m", "roles": {"clerk": ["c"]}, "authority": "none"}},
+            "sign_in can't use its authority: authority ",
+        ),
         ({"archive": {"ledger_url": "mysql://here/ledger"}}, "archive.ledger_url must begin with postgresql://"),
         ({"storage": {"data_dir": "file/below"}}, "storage.data_dir"),
         ({"storage": {"shared_dir": "file/below"}}, "storage.shared_dir"),
@@ -114,6 +123,25 @@ def test_what_this_machine_lacks_is_found(
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("no folder, no certificate")
     assert words in " ".join(found(tmp_path, monkeypatch, **sections))
+
+
+def test_a_certificate_that_has_expired_is_told_before_peers_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_certificates(tmp_path, days_ago=3)
+    ours = {"certificate": "own.pem", "key": "own.key"}
+    pacs = {"kind": "dicomweb", "base_url": "https://pacs.example.org", **ours}
+    assert sorted(
+        words.split(" ")[0]
+        for words in found(
+            tmp_path,
+            monkeypatch,
+            pacs=pacs,
+            receiver={"tls": {"enabled": True, **ours}},
+            audit={"enabled": True, "target": "tls://syslog", **ours},
+        )
+        if "and not today" in words
+    ) == ["audit.certificate", "pacs.certificate", "receiver.tls.certificate"]
 
 
 def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
