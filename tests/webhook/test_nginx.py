@@ -17,6 +17,7 @@ import pytest
 from mkiso.storage.handover import hand_over
 from mkiso.storage.shelf import manifests
 from mkiso.study.question import Question
+from mkiso_service.cli.client import Client, ServiceError
 from mkiso_service.prefect.orchestrator import Standing
 from peers.patience import LONG
 from peers.ports import free_port
@@ -423,6 +424,19 @@ def _bytes_streamed(front: Front, route: str = "/api/iso/download") -> float:
     name = re.escape(f'mkiso_http_response_bytes_total{{route="{route}"}} ')
     line = re.search(rf"{name}(\S+)", front.get("/metrics").text)
     return float(line[1]) if line else 0.0
+
+
+def test_while_mkiso_is_away_nginx_says_so_to_people_and_to_programs(tmp_path: Path) -> None:
+    away = {"127.0.0.1:8080": f"127.0.0.1:{free_port()}", "include /etc/mkiso/nginx-key.conf;": ""}
+    with Nginx(tmp_path, away) as nginx:
+        url = f"http://127.0.0.1:{nginx.port}"
+        for path in ("/", "/mkiso.php?accession_number=A1"):
+            page = httpx.get(url + path, headers={"Accept": "text/html,*/*"})
+            assert page.status_code == 502 and "try again" in page.text
+            assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        with Client(url) as client, pytest.raises(ServiceError) as raised:
+            client.jobs()
+    assert raised.value.code == "unreachable"  # for which a command that watches its job waits
 
 
 def test_no_log_has_a_query_or_a_referrer_in_it(tmp_path: Path) -> None:
