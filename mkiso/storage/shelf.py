@@ -248,9 +248,13 @@ def remove_old(storage: Storage, keep_hours: float) -> int:
     old_sets = {disc.set_id for disc in discs if disc.disc_id in old}
     removed = _remove(storage, old | {disc.disc_id for disc in discs if disc.set_id in old_sets})
     for folder in storage.discs_dir.glob(f"{UNFINISHED}*"):
-        with suppress(FileNotFoundError):
+        try:
             if seconds_old(folder) > UNFINISHED_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder)
+        except FileNotFoundError:  # gone meanwhile
+            pass
+        except OSError as error:  # whose user isn't ours, such as of a mkiso that root started
+            log.error("%s isn't to be kept and can't be removed: %s", folder, error.strerror)
     return removed
 
 
@@ -262,8 +266,10 @@ def _is_older(folder: Path, hours: float) -> bool:
 
 
 def _disc_seconds_old(folder: Path) -> float:
-    manifest = folder / "manifest.json"
-    by_date = seconds_old(manifest if manifest.exists() else folder)
+    try:
+        by_date = seconds_old(folder / "manifest.json")
+    except (FileNotFoundError, PermissionError):  # there is none, or it is another user's
+        by_date = seconds_old(folder)
     try:
         return max(by_date, _seconds_since(_read_manifest(folder).created))
     except (ValueError, OSError, Unreadable):

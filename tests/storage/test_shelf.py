@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import pytest
@@ -32,6 +33,7 @@ from mkiso.storage.shelf import (
 )
 
 IMAGE = b"an image" * 1000
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -90,6 +92,28 @@ def test_one_damaged_manifest_does_not_hide_the_other_discs(storage: Storage) ->
     (storage.discs_dir / bad.disc_id / "manifest.json").write_text("{")
     assert manifests(storage) == [good]
     assert remove_old(storage, keep_hours=1) == 0
+
+
+def test_a_disc_of_another_user_goes_out_of_sight_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Such as one of a mkiso that root has started by hand."""
+    before = os.geteuid()
+    with TemporaryDirectory() as name:
+        data_dir = Path(name)
+        disc = shelved(storage := Storage(data_dir=data_dir))
+        dated(storage, disc, -48)
+        folder = storage.discs_dir / disc.disc_id
+        folder.chmod(0)
+        if not before:
+            data_dir.chmod(0o755)
+            os.chown(storage.discs_dir, NOBODY, NOBODY)
+            os.seteuid(NOBODY)  # root may remove everything
+        try:
+            assert remove_old(storage, keep_hours=24) == 1 and not folder.exists()
+            (left,) = storage.discs_dir.glob(f"{UNFINISHED}*")
+        finally:
+            os.seteuid(before)
+        left.chmod(0o700)
+    assert f"{left} isn't to be kept and can't be removed: Permission denied" in caplog.text
 
 
 def test_only_a_whole_set_is_served_again(storage: Storage) -> None:
