@@ -286,6 +286,14 @@ def _program() -> Path:
     return Path(sys.executable).with_name("mkiso")
 
 
+def _shut(place: Path) -> Path | None:
+    """What others may not enter or read, on the way to a file and itself; None where there is nothing of that."""
+    for each in (*reversed(place.parents), place):
+        if each.exists() and not each.stat().st_mode & (0o001 if each.is_dir() else 0o004):
+            return each
+    return None
+
+
 @click.group()
 def service() -> None:
     """Run mkiso as a systemd service of this machine."""
@@ -350,6 +358,11 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     for name, place in (("The configuration", config), ("The program", Path(program)), ("Its Python", python)):
         if hidden := next((each for each in HIDDEN if place.is_relative_to(each)), None):
             click.echo(f"{name} {place} lies in {hidden}, where a service can't see it: put it elsewhere.", err=True)
+    if shut := _shut(Path(program)) or _shut(Path(__file__)):
+        click.echo(
+            f"{shut} is shut to the user mkiso, as what a umask of 077 makes: chmod -R go+rX {shlex.quote(sys.prefix)}",
+            err=True,
+        )
     if data_dir.exists() and data_dir != DATA:
         give = f"chown mkiso:mkiso {shlex.quote(str(data_dir))}"
         click.echo(f"storage.data_dir is {data_dir}, and has to belong to mkiso: {give}", err=True)

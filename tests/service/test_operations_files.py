@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -122,6 +123,17 @@ def test_install_says_what_a_service_could_not_see(tmp_path: Path, monkeypatch: 
         cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": "/etc/none.yaml"}
     )
     assert f"Its Python {Path(sys.executable).resolve()} lies in" in told.output
+
+
+def test_install_says_what_its_user_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where root's umask is 077, as it is on hardened machines."""
+    command, env = ["service", "install", "--root", str(tmp_path)], {"MKISO_CONFIG": "/etc/none.yaml"}
+    with TemporaryDirectory() as venv:  # mode 0700; those around it are open
+        (Path(venv) / "mkiso").touch(mode=0o755)
+        monkeypatch.setattr(sys, "executable", f"{venv}/python")
+        assert f"{venv} is shut to the user mkiso" in CliRunner().invoke(cli, command, env=env).output
+        Path(venv).chmod(0o755)
+        assert f"{venv} is shut" not in CliRunner().invoke(cli, command, env=env).output
 
 
 def test_lines_of_an_installation_touch_no_files_of_others(tmp_path: Path) -> None:
