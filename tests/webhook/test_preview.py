@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -160,6 +162,23 @@ def test_where_a_site_asks_for_the_birth_date_nobody_gets_a_disc_without_it(tmp_
             shown
         }  # what the PACS says now is what the job must find
         assert client.get("/api/openapi.json").json()["components"]["parameters"]["birth_date"]["required"]
+
+
+def test_what_is_on_the_shelf_is_told_to_nobody_without_the_birth_date_either(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"identity": Identity(confirm_birth_date=True)})
+    desk = Desk(Scripts(settings.storage).done)
+    with with_pacs(settings, tmp_path / "pacs", "A1") as settings, served(settings, desk) as client:
+        ask = partial(client.request, url="/api/iso/download")
+        right = {"accession_number": "A1", "birth_date": "1970-01-02"}
+        job = ask("GET", params=right).headers["content-location"]
+        assert ask("HEAD", params=right).headers["content-location"] == job
+        other_set = {"set": str(uuid4())}
+        assert refusal(ask("GET", params=right | other_set)) == (409, "other_set")
+        for birth_date, refused in (("", (400, "birth_date_needed")), ("1970-01-03", (409, "wrong_birth_date"))):
+            asked = right | {"birth_date": birth_date}
+            answer = ask("HEAD", params=asked)
+            assert (answer.status_code, "content-location" in answer.headers) == (refused[0], False)
+            assert refusal(ask("GET", params=asked | other_set)) == refused
 
 
 def test_a_birth_date_that_is_given_must_be_the_patient_s_wherever_it_is_given(tmp_path: Path) -> None:

@@ -69,10 +69,12 @@ class Downloads:
             require_copies(self._settings.deidentified, question.selection)
             if "deidentify" not in caller_of(request).rights:
                 raise NotAllowed("You may have discs made, and no de-identified copies: an operator may.")
-        if named is not None:
-            return await self._of_named_set(question, named, part)
         if is_shown(request) and self._settings.identity.confirm_birth_date and not query.birth_date():
             return birth_date_page(request, question, [pair for pair in query.pairs if pair[0] != "birth_date"])
+        if named is not None or request.method == "HEAD":  # what is on the shelf has addresses that lead to it
+            await self._previews.confirmed(request, question, query)
+        if named is not None:
+            return await self._of_named_set(question, named, part)
         if not form.is_encrypted:
             return await self._answered(request, question, query)
         return await self._with_password(request, question, query)
