@@ -4,6 +4,7 @@ patient disc.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -53,6 +54,7 @@ _LEVELS = {
     "SERIES": "STUDY",
 }  # PS3.3 F.4: what stands above; every other type stands below SERIES
 _PREFIX_BYTES = 132
+_HASH_CHARACTERS = 16
 _NAMED = 5  # how many findings the words of an error name
 _FORGED = {  # by whether it is in an encrypted ZIP file, and whether it is an encrypted DICOM file
     (False, False): "{} has another CRC-32 than the image says.",
@@ -353,6 +355,7 @@ class _Check:
             dataset = dcmread(
                 file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID", "PatientID"]
             )
+            encoded = getattr(dataset.get_item("PatientID"), "value", None) or b""
             patient_id = str(dataset.get("PatientID", "")).strip()
             identity = [str(dataset.get("SOPClassUID", "")), str(dataset.get("SOPInstanceUID", ""))]
         except Exception:
@@ -360,7 +363,7 @@ class _Check:
             return
         if identity != [meta.get(_SOP_CLASS_UID, ""), meta.get(_SOP_INSTANCE_UID, "")]:
             self._find(f"The meta information of {path} names another instance than its data set.")
-        if owner and patient_id and patient_id != owner and not owner.startswith(f"{patient_id} ("):
+        if owner and patient_id and not _is_of(owner, patient_id, encoded):
             self._find(f"{path} is of another patient than DICOMDIR says.")
         if not self.is_listed and _GROUP_LENGTH in meta and self.image.size_of(extent) <= _WALKED_BYTES:
             self._walk(path, extent, meta.get(_TRANSFER_SYNTAX_UID, ""))
@@ -445,10 +448,16 @@ def _file_meta(head: bytes) -> dict[int, str]:
     return values
 
 
-def _owners(directory: Dataset, records: list[Dataset]) -> dict[int, str]:
-    """Below which Patient ID each record stands, by where it lies; of an archive's volume it may have the issuer behind
-    it (mkiso.media.patient_ids).
+def _is_of(owner: str, patient_id: str, encoded: bytes) -> bool:
+    """Whether an image of this Patient ID belongs below the PATIENT record of `owner`: that has the same, perhaps with
+    the issuer behind it, or in place of one that no record can have its hash (mkiso.media.patient_ids).
     """
+    digest = hashlib.sha256(encoded.strip(b" \0")).hexdigest()[:_HASH_CHARACTERS]
+    return owner == patient_id or owner.startswith(f"{patient_id} (") or f"#{digest}" in owner
+
+
+def _owners(directory: Dataset, records: list[Dataset]) -> dict[int, str]:
+    """Below which Patient ID each record stands, by where it lies."""
     by_offset = {record.seq_item_tell: record for record in records}
     owners: dict[int, str] = {}
     waiting = [(int(directory.get("OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity", 0)), "")]

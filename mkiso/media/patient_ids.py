@@ -48,8 +48,11 @@ def _fit(branch: PatientBranch, number: int, notes: Notes) -> Text:
 
 
 def _qualified(patient_id: Text, told_apart: str) -> Text:
-    qualified = patient_id.rewritten(f"{patient_id} ({told_apart})")
-    return conforming(_KEY, qualified).value or _hashed(str(patient_id), qualified)
+    """With what tells it apart, or where that is too long with its hash, behind it."""
+    digest = hashlib.sha256(told_apart.encode()).hexdigest()[:_HASH_CHARACTERS]
+    written = [patient_id.rewritten(f"{patient_id} ({words})") for words in (told_apart, digest)]
+    fit = next(filter(None, (conforming(_KEY, each).value for each in written)), None)
+    return fit or _hashed(str(patient_id), written[0])
 
 
 def _hashed(text: str, of: Text) -> Text:

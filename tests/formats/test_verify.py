@@ -9,6 +9,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
+from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 
 from mkiso.dataset.part10 import file_head
 from mkiso.errors import PatientMismatch, ProofFailed
@@ -63,6 +67,21 @@ def test_a_flipped_bit_is_caught(made: tuple[Layout, Path], copy: Path, path: Pu
         verify_image(copy, made[0].files, ISO)
     with pytest.raises(ProofFailed, match="not what it was"):
         verify_disc(copy)
+
+
+@pytest.mark.parametrize("patient_id", [b"HN\t1", b"HN-1\r\n", b"9" * 70])
+def test_an_image_is_its_patients_whose_id_no_record_can_have(patient_id: bytes, tmp_path: Path) -> None:
+    paths = make_study(tmp_path / "in", "ACC1", kinds={"ct": 1})
+    for path in paths:
+        data_set = dcmread(path)
+        tag = BaseTag(tag_for_keyword("PatientID") or 0)
+        data_set[tag] = RawDataElement(tag, "LO", len(patient_id), patient_id, 0, False, True)
+        data_set.save_as(path)
+    made = disc(paths, tmp_path)[1]
+    assert check_disc(made).findings == ()
+    made.write_bytes(made.read_bytes().replace(patient_id, b"X" + patient_id[1:]))
+    [image] = [path for path in contents_of(ISO, made).files if path.parts[0] == "DICOM"]
+    assert f"{image} is of another patient than DICOMDIR says." in check_disc(made).findings
 
 
 def test_a_flipped_bit_anywhere_in_the_directories_is_caught(made: tuple[Layout, Path], copy: Path) -> None:
