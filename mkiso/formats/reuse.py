@@ -12,7 +12,8 @@ from mkiso.errors import MkisoError
 from mkiso.formats.protocol import Format
 from mkiso.formats.proven_set import disc_fingerprint
 from mkiso.formats.registry import FORMATS
-from mkiso.storage.report import JobReport, find_report, sets_told
+from mkiso.storage.kept_reports import KeptReports
+from mkiso.storage.report import JobReport, find_report
 from mkiso.storage.shelf import Manifest, is_young, manifests, reusable, whole_sets
 from mkiso.study.identity import same_as_shown
 from mkiso.study.question import Question, what_is_asked
@@ -78,14 +79,14 @@ def right_report(
     return report if report and report.is_on_the_shelf and report.disc_ids == ids else None
 
 
-def sets_told_of(settings: Settings, question: Question) -> dict[str, str]:
+def sets_told_of(settings: Settings, kept: KeptReports, question: Question) -> dict[str, str]:
     """The sets that jobs have told of for a question: by the id of each, a job that serves it."""
-    return sets_told(settings.storage, _of_this_site(settings, question))
+    return kept.sets_told(_of_this_site(settings, question))
 
 
-def kept_sets(settings: Settings, question: Question) -> list[ToldSet]:
+def kept_sets(settings: Settings, kept: KeptReports, question: Question) -> list[ToldSet]:
     """The sets of a question that can be had, the newest first, each with a job that serves it."""
-    told = sets_told_of(settings, question)
+    told = sets_told_of(settings, kept, question)
     shelf = whole_sets(manifests(settings.storage))
     return [(discs, told[discs[0].set_id]) for discs in shelf if discs[0].set_id in told]
 

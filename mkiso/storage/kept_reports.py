@@ -19,6 +19,7 @@ from mkiso.storage.askings import Asking, read_askings
 from mkiso.storage.files import Unreadable, is_uuid, read_json, write_whole
 from mkiso.storage.report import JobReport, report_in
 from mkiso.storage.report_files import ASKED, REPORT, ReportFolder, report_folders
+from mkiso.study.question import OfQuestion, what_is_asked
 
 
 class Kept(NamedTuple):
@@ -60,6 +61,7 @@ class KeptReports:
         self._storage = storage
         self._folders: dict[str, _Folder] = {}
         self._counted: tuple[dict[str, _Counted], Counts] | None = None
+        self._sets: dict[str, tuple[int, dict[int, dict[str, str]]]] = {}
         self._lock = threading.Lock()
 
     def look(self, since: datetime | None = None) -> Kept:
@@ -100,6 +102,24 @@ class KeptReports:
         self._counted = before, total
         return sum_of((total, *others))
 
+    def sets_told(self, question: OfQuestion) -> dict[str, str]:
+        """The sets of discs that jobs have told of for this question, as long as their reports are kept.
+
+        Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves
+        it. Nobody can have a disc of a set that no job has told of. What was sent to an inbox answers nobody's
+        question.
+        """
+        asked, told = hash(what_is_asked(question)), dict[str, str]()
+        for folder in report_folders(self._storage):
+            changed_ns, sets = self._sets.get(folder.path, (-1, {}))
+            if changed_ns != folder.changed_ns:
+                read = self._read(folder, keep=folder.begins is None)
+                sets = _sets_of(read.reports)
+                if read.is_settled(folder):
+                    self._sets[folder.path] = folder.changed_ns, sets
+            told |= sets.get(asked, {})
+        return told
+
     def _read(self, folder: ReportFolder, *, keep: bool = True) -> _Folder:
         """What a folder holds; `keep`: remember it even if it is an old one."""
         with self._lock:
@@ -108,6 +128,15 @@ class KeptReports:
             if keep or not folder.is_settled:
                 self._folders[folder.path] = known
             return known
+
+
+def _sets_of(reports: Iterable[JobReport]) -> dict[int, dict[str, str]]:
+    """The sets that these tell of and a job that serves each, by the hash of what is asked."""
+    sets: dict[int, dict[str, str]] = {}
+    for report in reports:
+        if report.disc_ids and not report.inbox:
+            sets.setdefault(hash(what_is_asked(report)), {})[report.disc_ids[0]] = report.job_id
+    return sets
 
 
 def _summed(counted: dict[str, _Counted]) -> tuple[dict[str, _Counted], Counts]:

@@ -24,9 +24,8 @@ from mkiso.config.section import TransferSyntax
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
 from mkiso.storage.files import Unreadable, read_json
-from mkiso.storage.report_files import REPORT, all_files, file_of, write_file
+from mkiso.storage.report_files import REPORT, file_of, write_file
 from mkiso.storage.room import NO_ROOM
-from mkiso.study.question import OfQuestion, what_is_asked
 from mkiso.study.selection import EVERYTHING, Selection
 
 Status = Literal["running", "done", "failed"]
@@ -226,17 +225,3 @@ def find_report(storage: Storage, job_id: str) -> JobReport | None:
     with suppress(JobNotFound):
         return read_report(storage, job_id)
     return None
-
-
-def sets_told(storage: Storage, question: OfQuestion) -> dict[str, str]:
-    """The sets of discs that jobs have told of for this question, as long as their reports are kept.
-
-    Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
-    Nobody can have a disc of a set that no job has told of. What was sent to an inbox answers nobody's question.
-    """
-    asked, told = what_is_asked(question), {}
-    for file in all_files(storage, REPORT):
-        report = find_report(storage, file.stem)  # none where it was removed meanwhile, or is none of ours
-        if report and report.disc_ids and not report.inbox and what_is_asked(report) == asked:
-            told[report.disc_ids[0]] = report.job_id
-    return told

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -89,12 +88,6 @@ def report_folders(storage: Storage) -> list[ReportFolder]:
     except FileNotFoundError:  # nobody has asked yet
         return []
     return [without_day, *sorted(days, key=lambda each: each.path)]
-
-
-def all_files(storage: Storage, suffix: str) -> Iterator[Path]:
-    """Every job's file of this kind."""
-    for folder in report_folders(storage):
-        yield from Path(folder.path).glob(f"*{suffix}")
 
 
 def _folder(path: str, begins: float | None, status: os.stat_result) -> ReportFolder:

@@ -66,7 +66,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     searches = Searches(settings, trail)
     health_of = Health(settings, orchestrator)
     asked = AskedJobs(settings, orchestrator, jobs, trail)
-    downloads = Downloads(settings, jobs, asked, previews, passwords)
+    downloads = Downloads(settings, kept, jobs, asked, previews, passwords)
     prints = Prints(settings, asked, previews, health_of)
     page = CounterPage(settings, keys)
     signing_in = SigningIn(settings, people, keys, sessions, trail)

@@ -14,7 +14,16 @@ from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.formats.proven_set import disc_fingerprint
 from mkiso.formats.registry import FORMATS
-from mkiso.formats.reuse import finished_discs, kept_sets, right_report, sets_told_of, young_report, young_sets
+from mkiso.formats.reuse import (
+    ToldSet,
+    finished_discs,
+    kept_sets,
+    right_report,
+    sets_told_of,
+    young_report,
+    young_sets,
+)
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.shelf import Manifest, new_disc_id, shelve, take_off
@@ -31,6 +40,14 @@ STUDIES = tuple(
     for number, uid in (("A1", "1.2.1"), ("B2", "1.2.2"))
 )
 FOUND = Found(("A1", "B2"), STUDIES)
+
+
+def told_of(settings: Settings, question: Question) -> dict[str, str]:
+    return sets_told_of(settings, KeptReports(settings.storage), question)
+
+
+def had(settings: Settings, question: Question) -> list[ToldSet]:
+    return kept_sets(settings, KeptReports(settings.storage), question)
 
 
 @pytest.fixture
@@ -99,9 +116,9 @@ def test_a_young_set_answers_the_question_that_it_was_made_for_and_no_other(
         replace(question, selection=Selection((), ("1.3",), priors=True)),
         replace(question, deidentified=True),
     ]
-    assert sets_of(settings, question) == [[JOB, JOB]] and list(sets_told_of(settings, question).values()) == [JOB]
+    assert sets_of(settings, question) == [[JOB, JOB]] and list(told_of(settings, question).values()) == [JOB]
     assert [sets_of(settings, other) for other in others] == [[]] * len(others)
-    assert [sets_told_of(settings, other) for other in others] == [{}] * len(others)
+    assert [told_of(settings, other) for other in others] == [{}] * len(others)
 
 
 def test_what_is_nobody_elses_is_never_given_again(settings: Settings) -> None:
@@ -113,7 +130,7 @@ def test_what_is_nobody_elses_is_never_given_again(settings: Settings) -> None:
     for form, deidentified in ((FORMATS["zip-encrypted"], False), (FORMATS["iso"], True)):
         assert finished_discs(settings, FOUND, form, deidentified=deidentified) == []
     # Who has some of a set may have the rest of it.
-    assert [list(sets_told_of(settings, each).values()) for each in (locked, copy)] == [[JOB], [OTHER]]
+    assert [list(told_of(settings, each).values()) for each in (locked, copy)] == [[JOB], [OTHER]]
 
 
 def test_the_youngest_whole_set_that_holds_what_was_found_is_given(settings: Settings) -> None:
@@ -161,7 +178,7 @@ def test_what_was_sent_to_an_inbox_answers_nobody(settings: Settings) -> None:
     told = JobReport(JOB, "download", ("A1", "B2"), status="done", disc_ids=(disc.disc_id,), inbox="BURN")
     write_report(settings.storage, told)
     assert young_report(settings, QUESTION) is None
-    assert sets_told_of(settings, QUESTION) == {} and kept_sets(settings, QUESTION) == []
+    assert told_of(settings, QUESTION) == {} and had(settings, QUESTION) == []
 
 
 def test_a_question_of_a_language_is_answered_by_no_report(settings: Settings) -> None:
@@ -173,8 +190,8 @@ def test_a_question_of_a_language_is_answered_by_no_report(settings: Settings) -
 def test_the_sets_that_can_be_had_are_told_and_lie_whole_on_the_shelf(settings: Settings) -> None:
     old = shelved(settings, minutes=settings.disc.reuse_minutes + 60, total=2)
     new = shelved(settings, job_id=OTHER)
-    assert kept_sets(settings, QUESTION) == [(tuple(new), OTHER), (tuple(old), JOB)]
+    assert had(settings, QUESTION) == [(tuple(new), OTHER), (tuple(old), JOB)]
     (settings.storage.reports_dir / f"{OTHER}.json").unlink()
-    assert kept_sets(settings, QUESTION) == [(tuple(old), JOB)]
+    assert had(settings, QUESTION) == [(tuple(old), JOB)]
     take_off(settings.storage, old[0])
-    assert kept_sets(settings, QUESTION) == [] and list(sets_told_of(settings, QUESTION).values()) == [JOB]
+    assert had(settings, QUESTION) == [] and list(told_of(settings, QUESTION).values()) == [JOB]

@@ -29,7 +29,7 @@ from mkiso.storage.files import MAX_BYTES, sha256_of, write_whole
 from mkiso.storage.job import Job
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.marks import marks_of
-from mkiso.storage.report import JobReport, read_report, sets_told, write_report
+from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.reread import reread_shelf
 from mkiso.storage.shelf import (
     Manifest,
@@ -127,7 +127,9 @@ def test_a_jobs_report(damage: Damage, settings: Settings, monkeypatch: pytest.M
     damage(storage.reports_dir / f"{JOB}.json")
     with pytest.raises(JobNotFound):
         read_report(storage, JOB)
-    assert sets_told(storage, Question("download", ("A1",), transfer_syntax="as-archived")) == {OTHER: OTHER}
+    assert KeptReports(storage).sets_told(Question("download", ("A1",), transfer_syntax="as-archived")) == {
+        OTHER: OTHER
+    }
     metrics = Metrics(KeptReports(storage))
     for _ in range(2):
         assert b'mkiso_jobs{code="x",kind="download",status="done"} 1.0' in metrics.text(storage, 0)

@@ -26,7 +26,7 @@ from mkiso.storage import kept_reports, report_files
 from mkiso.storage.askings import asking, askings_of, write_asking
 from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of, taken
 from mkiso.storage.kept_reports import KeptReports
-from mkiso.storage.report import JobReport, Status, find_report, read_report, sets_told, write_report
+from mkiso.storage.report import JobReport, Status, find_report, read_report, write_report
 from mkiso.storage.report_files import ASKED, REPORT, file_of, report_folders
 from mkiso.study.question import Question
 from peers.lines import at_each_line
@@ -224,7 +224,7 @@ def test_sets_are_told_of_wherever_their_reports_lie(storage: Storage) -> None:
     for job_id in jobs:
         write_report(storage, report_of(job_id, disc_ids=(f"set of {job_id}",)))
     asked = Question("download", ("A1",), transfer_syntax="as-archived")
-    assert sets_told(storage, asked) == {f"set of {job_id}": job_id for job_id in jobs}
+    assert KeptReports(storage).sets_told(asked) == {f"set of {job_id}": job_id for job_id in jobs}
 
 
 def test_a_password_waits_in_the_folder_of_its_day_and_is_told_once(storage: Storage) -> None:

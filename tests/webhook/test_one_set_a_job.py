@@ -21,8 +21,9 @@ from mkiso.config.file import load
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, StorageFull
 from mkiso.letter import letter_of
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.marks import marks_of
-from mkiso.storage.report import FoundStudy, JobReport, read_report, sets_told, write_report
+from mkiso.storage.report import FoundStudy, JobReport, read_report, write_report
 from mkiso.storage.shelf import Manifest, new_disc_id, remove_old, shelve
 from mkiso.study.question import Question
 from mkiso.study.selection import EVERYTHING, Selection
@@ -125,7 +126,7 @@ def test_a_run_that_asks_for_something_else_by_now_is_not_given_them(
         assert run.state.is_failed() and "asks for something else" in str(run.state.message)
         report = read_report(settings.storage, JOB)
         assert (report.accession_numbers, report.selection, report.format) == (("A1",), EVERYTHING, "iso")
-        assert (report.status, sets_told(settings.storage, asked("A1", "B2"))) == ("failed", {})
+        assert (report.status, KeptReports(settings.storage).sets_told(asked("A1", "B2"))) == ("failed", {})
     assert resume_discs.fn(begin()) == discs
 
 
@@ -157,12 +158,13 @@ def test_a_rerun_tells_of_the_studies_as_the_attempt_did_that_made_the_discs(
 
 def test_the_sets_that_a_question_was_told_of(settings: Settings, discs: tuple[Manifest, ...]) -> None:
     storage, first = settings.storage, discs[0].disc_id
-    assert sets_told(storage, asked("A1")) == {first: JOB}
+    assert KeptReports(storage).sets_told(asked("A1")) == {first: JOB}
     write_report(storage, JobReport(OTHER, "download", ("B2", "A1"), status="done", disc_ids=("x", "y")))
     (storage.reports_dir / "123e4567-e89b-12d3-a456-426614174000.json").write_text("{")
     (storage.reports_dir / "no report.json").write_text("{}")
-    assert sets_told(storage, asked("A1")) == {first: JOB}
-    assert sets_told(storage, asked("A1", "B2")) == sets_told(storage, asked("B2", "A1", "B2")) == {"x": OTHER}
-    assert sets_told(storage, asked("C3")) == {}
+    assert KeptReports(storage).sets_told(asked("A1")) == {first: JOB}
+    for numbers in (("A1", "B2"), ("B2", "A1", "B2")):
+        assert KeptReports(storage).sets_told(asked(*numbers)) == {"x": OTHER}
+    assert KeptReports(storage).sets_told(asked("C3")) == {}
     write_report(storage, JobReport(OTHER, "download", ("A1",), status="done", disc_ids=("z",), inbox="BURN"))
-    assert sets_told(storage, asked("A1")) == {first: JOB}
+    assert KeptReports(storage).sets_told(asked("A1")) == {first: JOB}

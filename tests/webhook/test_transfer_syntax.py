@@ -10,7 +10,7 @@ import pytest
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso.formats.proven_set import disc_fingerprint
-from mkiso.storage.report import sets_told
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.study.question import Question
 from mkiso_service.webhook.questions.query import Query, one_study, print_order
 from tests.webhook.desk import Desk, Scripts, served, settings_in
@@ -75,7 +75,7 @@ def test_sets_of_two_transfer_syntaxes_are_never_combined(client: httpx.Client, 
     assert archived["set"] != converted["set"]
     for stored, answer in (("as-archived", archived), ("explicit-le", converted)):
         question = Question("download", ("A1",), transfer_syntax=stored)
-        assert set(sets_told(scripts.storage, question)) == {answer["set"]}
+        assert set(KeptReports(scripts.storage).sets_told(question)) == {answer["set"]}
     refused = client.get(f"{ONE}&set={converted['set']}&part=2")
     assert (refused.status_code, refused.json()["code"]) == (409, "other_set")
     assert [each["set"] for each in refused.json()["sets"]] == [archived["set"]]

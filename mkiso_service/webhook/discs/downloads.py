@@ -14,6 +14,7 @@ from mkiso.errors import InvalidRequest, MkisoError, NotAllowed, OtherSet
 from mkiso.formats.registry import FORMATS, require_allowed
 from mkiso.formats.reuse import kept_sets, right_report, sets_told_of, young_report, young_sets
 from mkiso.storage.handover import new_claim, seal_of
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport
 from mkiso.study.question import Question
 from mkiso.study.values import Found
@@ -41,9 +42,16 @@ class Downloads:
     """Answers with a disc, with the way to one, or with the job that makes it."""
 
     def __init__(
-        self, settings: Settings, jobs: Jobs, asked: AskedJobs, previews: Previews, passwords: Passwords
+        self,
+        settings: Settings,
+        kept: KeptReports,
+        jobs: Jobs,
+        asked: AskedJobs,
+        previews: Previews,
+        passwords: Passwords,
     ) -> None:
         self._settings = settings
+        self._kept = kept
         self._jobs = jobs
         self._asked = asked
         self._previews = previews
@@ -106,7 +114,7 @@ class Downloads:
     async def _answered(self, request: Request, question: Question, query: Query, claim: str = "") -> Response:
         """The disc; of a set the way to it. `claim`: of an encrypted one's password."""
         part = query.part()
-        known = await asyncio.to_thread(sets_told_of, self._settings, question) if part else {}
+        known = await asyncio.to_thread(sets_told_of, self._settings, self._kept, question) if part else {}
         if request.method == "HEAD":  # starts no job: RFC 9110 9.3.2 lets us leave out what a job would tell
             report = await asyncio.to_thread(young_report, self._settings, question)
             if report is None:
@@ -135,13 +143,13 @@ class Downloads:
         try:
             disc = led_to(discs, part, known, request.headers)
         except OtherSet as error:
-            shelf = await asyncio.to_thread(kept_sets, self._settings, question)
+            shelf = await asyncio.to_thread(kept_sets, self._settings, self._kept, question)
             raise OtherSet(error.words, sets=[set_entry(*each) for each in shelf]) from None
         return _see(disc_address(report.job_id, disc.number))
 
     async def _of_named_set(self, question: Question, named: str, part: int | None) -> Response:
         """The way to a set, or to a disc of it; nothing is made for who has discs of a set already."""
-        shelf = await asyncio.to_thread(kept_sets, self._settings, question)
+        shelf = await asyncio.to_thread(kept_sets, self._settings, self._kept, question)
         try:
             discs, job_id = of_named_set(shelf, named, part)
         except OtherSet as error:
