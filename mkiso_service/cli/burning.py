@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.markup import escape
 
 from mkiso.errors import SeveralDiscs, StorageFull
 from mkiso.formats.folder import unpack
+from mkiso.storage.files import write_whole
 from mkiso.storage.room import size_words
 from mkiso.study.models import instances_words
 from mkiso_service.api import Disc, Job
@@ -103,9 +103,7 @@ def _tell_password(client: Client, asked: AskedDisc, letter: Path | None, langua
     console = Console(soft_wrap=True, stderr=True)
     if letter:
         content = client.letter(asked.job_id, language=language, claim=asked.claim)
-        letter.unlink(missing_ok=True)  # others may be let read the one that is written over
-        with os.fdopen(os.open(letter, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
+        write_whole(letter, content)
         words = f"The password is in {letter} and nowhere else: give it to the patient apart from the disc."
         console.print(words, markup=False)
         return

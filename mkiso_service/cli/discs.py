@@ -278,7 +278,12 @@ def letter(client: Client, job_id: str, output: str | None, paper: str, language
     """Write the letter that goes with a job's discs. It is for the patient; JOB is the job's id, as `mkiso
     jobs` shows it.
     """
+    from mkiso.storage.files import write_whole
+
     target = place_of(output, "letter.pdf", force=force)
     content = client.letter(job_id, paper=paper, language=language)
-    target.write_bytes(content)
+    try:
+        write_whole(target, content)
+    except OSError as error:
+        raise click.FileError(str(target), error.strerror) from None
     click.echo(f"{target}  {len(content) / 1000:.0f} kB")

@@ -317,6 +317,15 @@ def test_a_name_that_can_not_be_is_said(option: str, url: str, capsys: pytest.Ca
     asked = ["burn", "A1", "--format", "zip-encrypted", option, "x" * 300, "--url", url]
     assert run(asked) == 1
     assert "File name too long" in capsys.readouterr().err
+    assert run(["letter", "J", "-o", "x" * 300, "--url", url]) == 1
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_letter_is_its_owner_s_alone(url: str, tmp_path: Path) -> None:
+    (letter := tmp_path / "a.pdf").write_bytes(b"of before")
+    letter.chmod(0o644)
+    assert run(["letter", "J", "-o", str(letter), "--force", "--url", url]) == 0
+    assert (letter.read_bytes(), letter.stat().st_mode & 0o777) == (LETTER, 0o600)
 
 
 def test_a_device_is_no_file_to_write_over(url: str, capsys: pytest.CaptureFixture[str]) -> None:
