@@ -164,9 +164,9 @@ def save(file: Path, text: str, *, with_key: bool) -> None:
             contents[key_file(file)] = f"{secrets.token_urlsafe(18)}\n"
         for target, content in contents.items():
             write_whole(target, content, durable=True)
-            target.chmod(0o640)
             with suppress(LookupError, PermissionError):
                 shutil.chown(target, group="mkiso")
+                target.chmod(0o640)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or file} can't be written: {error.strerror}.") from None
 

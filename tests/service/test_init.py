@@ -7,6 +7,7 @@ import pty
 import socket
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,6 +19,7 @@ from mkiso.demo.pacs import DemoPacs
 from mkiso.errors import ConfigurationError
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import sources_of
+from mkiso_service.cli.init import save
 from mkiso_service.cli.main import cli
 from peers.corpus import make_study
 from peers.dicomweb_server import DicomWebServer
@@ -52,6 +54,19 @@ def test_the_answers_are_tested_and_written(tmp_path: Path) -> None:
     assert settings.auth.enabled and len(settings.auth.api_key.get_secret_value()) > 20
     assert settings.server.host == "0.0.0.0"
     assert (tmp_path / "etc" / "api.key").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_group_that_is_not_mkiso_s_reads_no_key() -> None:
+    """Everybody's is `users` on some systems."""
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        os.seteuid(65_534)
+        try:
+            save(Path(place) / "config.yaml", "", with_key=True)
+        finally:
+            os.seteuid(0)
+        assert {file.stat().st_mode & 0o777 for file in Path(place).iterdir()} == {0o600}
 
 
 def test_a_second_source_of_any_kind_is_tested_and_written(tmp_path: Path) -> None:

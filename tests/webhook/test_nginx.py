@@ -361,7 +361,7 @@ def test_every_answer_over_tls_has_hsts_from_mkiso_and_from_nginx(tmp_path: Path
     desk.anew(Scripts(settings.storage).done)
     replacements = {
         "/etc/mkiso/nginx-key.conf": str(tmp_path / "key.conf"),
-        "/etc/mkiso/tls/": f"{tmp_path}/",
+        "/etc/nginx/tls/": f"{tmp_path}/",
         "# include mkiso/tls.conf;": "include mkiso/tls.conf;",
         "listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
         "listen [::]:443 ssl;": "",

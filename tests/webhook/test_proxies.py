@@ -94,7 +94,7 @@ def test_behind_nginx_of_another_machine(tmp_path: Path, trusted: tuple[str, ...
     replacements = {
         "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}",
         "/etc/mkiso/nginx-key.conf": str(tmp_path / "key.conf"),
-        "/etc/mkiso/tls/": f"{tmp_path}/",
+        "/etc/nginx/tls/": f"{tmp_path}/",
         "# include mkiso/tls.conf;": "include mkiso/tls.conf;",
         "listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
         "listen [::]:443 ssl;": "",

@@ -56,7 +56,7 @@ def site_in(folder: Path, *, secure: bool) -> Iterator[tuple[str, OpenIdProvider
     replacements = {
         "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}",
         "/etc/mkiso/nginx-key.conf": str(folder / "key.conf"),
-        "/etc/mkiso/tls/": f"{folder}/",
+        "/etc/nginx/tls/": f"{folder}/",
         "# include mkiso/tls.conf;": "include mkiso/tls.conf;",
         "listen 443 ssl;": f"listen 127.0.0.1:{front} ssl;",
         "listen [::]:443 ssl;": "",
