@@ -38,7 +38,8 @@ _ASKED = keywords("""
     ImageOrientationPatient ImagePositionPatient FrameOfReferenceUID SpacingBetweenSlices PixelSpacing
     ImagerPixelSpacing PixelSpacingCalibrationType EstimatedRadiographicMagnificationFactor NominalScannedPixelSpacing
     PixelAspectRatio PatientOrientation AnatomicalOrientationType FrameLaterality ImageLaterality Laterality
-    DetectorInformationSequence GridFrameOffsetVector SequenceOfUltrasoundRegions RegionSpatialFormat
+    DetectorInformationSequence DetectorVector SliceVector GridFrameOffsetVector SequenceOfUltrasoundRegions
+    RegionSpatialFormat
     PhysicalUnitsXDirection PhysicalUnitsYDirection PhysicalDeltaX PhysicalDeltaY
     ReferencedSeriesSequence ReferencedImageSequence ReferencedSOPInstanceUID ReferencedFrameNumber PresentationLUTShape
     PresentationLUTSequence ImageRotation ImageHorizontalFlip DisplayedAreaSelectionSequence

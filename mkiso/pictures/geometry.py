@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mkiso.pictures.attributes import Attributes, first_item, functional_group, items, number, numbers, text, texts
+from mkiso.pictures.attributes import Attributes, functional_group, items, number, numbers, text, texts
 from mkiso.pictures.values import Marks, Plane, Spacing, SpacingOf, Vector
 
 _OBLIQUE = 0.1  # a direction counts from 6° on: less is how patients lie
@@ -98,8 +98,26 @@ def laterality_of(dataset: Attributes, frame: int) -> str:
 
 def _orientation_holder(dataset: Attributes, frame: int) -> Attributes:
     holder = functional_group(dataset, frame, "PlaneOrientationSequence")
-    detector = first_item(dataset, "DetectorInformationSequence")  # of nuclear medicine, C.8.4.11
-    return detector if "ImageOrientationPatient" not in holder and detector is not None else holder
+    return holder if "ImageOrientationPatient" in holder else _detector_of(dataset, frame) or holder
+
+
+def _detector_of(dataset: Attributes, frame: int) -> Attributes | None:
+    """The detector of nuclear medicine that says where a frame lies (C.8.4.8, C.8.4.11): the one that has taken it.
+    None where nobody says which, or where it turned around the patient, since it says only where it began.
+    """
+    detectors, vector = items(dataset, "DetectorInformationSequence"), numbers(dataset, "DetectorVector")
+    kind = _kind_of(dataset)
+    if not detectors or ("TOMO" in kind and "RECON" not in kind):
+        return None
+    if "RECON" in kind or (len(detectors) == 1 and not vector):
+        return detectors[0]
+    which = vector[frame] if frame < len(vector) else 0
+    return detectors[int(which) - 1] if 1 <= which <= len(detectors) else None
+
+
+def _kind_of(dataset: Attributes) -> str:
+    """The third value of Image Type: STATIC, TOMO, RECON TOMO (C.8.4.9.1.1)."""
+    return "".join(texts(dataset, "ImageType")[2:3]).upper()
 
 
 def _position(dataset: Attributes, frame: int, row: Vector | None, column: Vector | None) -> Vector | None:
@@ -108,7 +126,7 @@ def _position(dataset: Attributes, frame: int, row: Vector | None, column: Vecto
     """
     holder = functional_group(dataset, frame, "PlanePositionSequence")
     if "ImagePositionPatient" not in holder:
-        holder = first_item(dataset, "DetectorInformationSequence") or holder
+        holder = _detector_of(dataset, frame) or holder
     found = numbers(holder, "ImagePositionPatient", 3)
     if not found:
         return None
@@ -116,10 +134,11 @@ def _position(dataset: Attributes, frame: int, row: Vector | None, column: Vecto
     if frame == 0 or "PerFrameFunctionalGroupsSequence" in dataset:
         return position
     offsets, between = numbers(dataset, "GridFrameOffsetVector"), number(dataset, "SpacingBetweenSlices")
+    slices = numbers(dataset, "SliceVector")
     if frame < len(offsets):
         along = offsets[frame] - offsets[0]
-    elif text(dataset, "Modality") == "NM" and between and "TOMO" in " ".join(texts(dataset, "ImageType")):
-        along = between * frame
+    elif text(dataset, "Modality") == "NM" and between and "RECON" in _kind_of(dataset):
+        along = between * (slices[frame] - slices[0] if frame < len(slices) else frame)
     else:
         return None
     if row is None or column is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, Sequence
 
 from mkiso.pictures import geometry
 from mkiso.pictures.render import render
@@ -158,6 +158,40 @@ def test_frames_of_a_dose_lie_along_its_normal() -> None:
         GridFrameOffsetVector=[0, 4, 8],
     )
     assert [plane_of(dataset, frame).position for frame in range(3)] == [(1, 2, 3), (1, 2, 7), (1, 2, 11)]
+
+
+POSTERIOR = [-1, 0, 0, 0, 0, -1]
+FROM_BEFORE, FROM_BEHIND = (Marks(left=left, right=right, top="H", bottom="F") for left, right in ("RL", "LR"))
+
+
+def scintigram(kind: str, *orientations: list[int], **facts: Any) -> Dataset:
+    detectors = [item(ImageOrientationPatient=each, ImagePositionPatient=[1, 2, 3]) for each in orientations]
+    told = {"Modality": "NM", "ImageType": ["ORIGINAL", "PRIMARY", kind, "EMISSION"], "NumberOfFrames": 4}
+    return item(**told, DetectorInformationSequence=Sequence(detectors), **facts)
+
+
+def test_each_frame_of_a_scintigram_is_seen_from_its_own_detector() -> None:
+    """From behind, the patient's left is at the left edge."""
+    whole_body = scintigram("WHOLE BODY", CORONAL, POSTERIOR, DetectorVector=[1, 2, 1, 2])
+    assert [plane_of(whole_body, frame).marks for frame in range(4)] == [FROM_BEFORE, FROM_BEHIND] * 2
+    assert plane_of(scintigram("STATIC", CORONAL), 0).marks == FROM_BEFORE
+    for vector in ([], [3], [0], [1, 1]):
+        untold = scintigram("STATIC", CORONAL, POSTERIOR, **({"DetectorVector": vector} if vector else {}))
+        assert plane_of(untold, 2).marks is None
+
+
+@pytest.mark.parametrize("kind", ["TOMO", "GATED TOMO"])
+def test_a_detector_that_turns_around_the_patient_has_no_side(kind: str) -> None:
+    turning = scintigram(kind, CORONAL, DetectorVector=[1] * 4, SpacingBetweenSlices=4)
+    for plane in (plane_of(turning, 0), plane_of(turning, 3)):
+        assert (plane.marks, plane.position) == (None, None)
+
+
+def test_reconstructed_slices_lie_where_their_vector_says() -> None:
+    slices = scintigram("RECON TOMO", AXIAL, AXIAL, SpacingBetweenSlices=-4)
+    assert [plane_of(slices, frame).position for frame in range(3)] == [(1, 2, 3), (1, 2, -1), (1, 2, -5)]
+    gated = scintigram("RECON GATED TOMO", AXIAL, SpacingBetweenSlices=4, SliceVector=[1, 2, 1, 2])
+    assert [plane_of(gated, frame).position for frame in range(4)] == [(1, 2, 3), (1, 2, 7)] * 2
 
 
 def shown(
