@@ -37,6 +37,7 @@ from mkiso.dataset.elements import (
 )
 from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance
+from mkiso.study.rejections import reason_of
 
 MAX_VALUE_BYTES = 64 * 1024
 """Of one attribute of a header; what we read of real ones is far shorter."""
@@ -69,10 +70,14 @@ _SEQUENCES = _tags("""
     ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence
     ReferencedImageEvidenceSequence VerifyingObserverSequence ContentSequence ConceptCodeSequence
     IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence ReferencedSOPSequence
+    CurrentRequestedProcedureEvidenceSequence
 """)
 
+# What a document is about: read of those alone that reject it (mkiso.study.rejections).
+_EVIDENCE = frozenset(_tags("CurrentRequestedProcedureEvidenceSequence"))
+
 # Those that say whose an image is: none may be left out.
-_WHOSE = _tags("IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence")
+_WHOSE = _EVIDENCE.union(_tags("IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence"))
 
 # What identity, layout and the records of PS3.3 F.5 are made from.
 _HEADER = (
@@ -113,7 +118,8 @@ _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID
 
 _TEXTS = {tag: dictionary_VR(tag) for tag in {**_HEADER, **_ITEM} if dictionary_VR(tag) in STR_VR}
 
-_HEADER_TAGS, _ITEM_TAGS, _IDENTITY_TAGS = frozenset(_HEADER), frozenset(_ITEM), frozenset(_IDENTITY)
+_HEADER_TAGS, _ITEM_TAGS = frozenset(_HEADER) - _EVIDENCE, frozenset(_ITEM) - _EVIDENCE
+_IDENTITY_TAGS = frozenset(_IDENTITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,11 @@ def read_header(path: Path) -> Dataset:
     """
     with encoded_data_set(path) as (dataset, start, encoding):
         found = elements(dataset, start, len(dataset), encoding, _HEADER_TAGS)
-        return _dataset(dataset, found, encoding)
+        header = _dataset(dataset, found, encoding)
+        if reason_of(header):
+            found |= elements(dataset, start, len(dataset), encoding, _EVIDENCE)
+            header = _dataset(dataset, found, encoding)
+        return header
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from mkiso.study import completeness, identity
 from mkiso.study.identity import Claim, PatientIdentity
 from mkiso.study.models import Instance, Patient, Study
 from mkiso.study.priors import why_left_out
+from mkiso.study.rejections import none_rejected
 from mkiso.study.same_person import Person, are_one, persons_of
 from mkiso.study.selection import EVERYTHING, Selection, chosen_of
 from mkiso.study.text import named_in, stated, text
@@ -90,15 +91,20 @@ def leave_out(found: Found, priors: Collection[Study], why: str) -> Found:
 
 
 def complete_studies(retrieved: Retrieved, rules: Identity) -> CompleteStudies:
-    """What was retrieved, through the gate; without any prior where it passes with none of them only. Raises what
-    CompleteStudies raises.
+    """What was retrieved for a patient's disc, through the gate; without any prior where it passes with none of them
+    only. Raises what CompleteStudies raises, and PatientMismatch where an image is rejected.
     """
     try:
-        return CompleteStudies(retrieved, rules)
+        return _unrejected(retrieved, rules)
     except MkisoError as error:
         if not (why := why_left_out(error)):
             raise
-    return CompleteStudies(without_priors(retrieved, retrieved.found.priors, why), rules)
+    return _unrejected(without_priors(retrieved, retrieved.found.priors, why), rules)
+
+
+def _unrejected(retrieved: Retrieved, rules: Identity) -> CompleteStudies:
+    none_rejected(retrieved.studies)
+    return CompleteStudies(retrieved, rules)
 
 
 def without_priors(retrieved: Retrieved, priors: Collection[Study], why: str) -> Retrieved:
