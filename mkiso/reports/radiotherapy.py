@@ -139,23 +139,27 @@ def _rows(document: Item, sequence: str, columns: dict[str, str]) -> Iterator[Ro
 
 def _beams(document: Item) -> Iterator[Row]:
     """Each beam, its energy and angle as at its first control point, its meterset and dose as the fraction groups say
-    it.
+    it, one after another where several have it.
     """
-    planned = {
-        beam.line("ReferencedBeamNumber"): beam
-        for group in islice(document.items("FractionGroupSequence"), MAX_ROWS)
-        for beam in islice(group.items("ReferencedBeamSequence"), MAX_ROWS)
-    }
+    planned: dict[str, list[Item]] = {}
+    for group in islice(document.items("FractionGroupSequence"), MAX_ROWS):
+        for beam in islice(group.items("ReferencedBeamSequence"), MAX_ROWS):
+            planned.setdefault(beam.line("ReferencedBeamNumber"), []).append(beam)
     for beam in chain(document.items("BeamSequence"), document.items("IonBeamSequence")):
         start = beam.first("ControlPointSequence") or beam.first("IonControlPointSequence")
-        number = beam.line("BeamNumber")
-        meterset = _cell(planned[number], "BeamMeterset") if number in planned else ""
+        those = planned.get(beam.line("BeamNumber"), [])
+        meterset = _of_each(those, "BeamMeterset")
         yield (
             *_cells(beam, "BeamNumber", "BeamName", "BeamType", "RadiationType", "TreatmentMachineName"),
             *(_cells(start, "NominalBeamEnergy", "GantryAngle") if start else ("", "")),
             f"{meterset} {_cell(beam, 'PrimaryDosimeterUnit')}".strip() if meterset else "",
-            _cell(planned[number], "BeamDose") if number in planned else "",
+            _of_each(those, "BeamDose"),
         )
+
+
+def _of_each(items: list[Item], keyword: str) -> str:
+    cells = [_cell(item, keyword) for item in items]
+    return " / ".join(cell or "–" for cell in cells)[:_MAX_CHARACTERS] if any(cells) else ""
 
 
 def _structures(document: Item) -> Iterator[Row]:

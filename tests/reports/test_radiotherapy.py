@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pydicom
@@ -44,6 +45,19 @@ def test_a_plan_has_its_approval_prescription_fractions_and_beams() -> None:
         "Dose in Gy": "1.0275401",
     }
     assert [row[1] for row in tables["Prescription"].rows] == ["iso", "PTV"]
+
+
+def test_a_beam_of_two_fraction_groups_has_what_each_of_them_says(tmp_path: Path) -> None:
+    """The second one's meterset alone stood there."""
+    plan = dcmread(BUNDLED / "rtplan.dcm")
+    [first] = plan.FractionGroupSequence
+    second = deepcopy(first)
+    second.FractionGroupNumber, second.ReferencedBeamSequence[0].BeamMeterset = 2, "50"
+    del second.ReferencedBeamSequence[0].BeamDose
+    plan.FractionGroupSequence.append(second)
+    plan.save_as(tmp_path / "plan.dcm")
+    _, tables, _ = read(tmp_path / "plan.dcm", "RT PLAN")
+    assert tables["Beams"].rows[0][-2:] == ("116.0036697 / 50 MU", "1.0275401 / –")
 
 
 def test_a_dose_has_its_units_type_summation_and_grid() -> None:
