@@ -70,7 +70,7 @@ _SEQUENCES = _tags("""
     ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence
     ReferencedImageEvidenceSequence VerifyingObserverSequence ContentSequence ConceptCodeSequence
     IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence ReferencedSOPSequence
-    CurrentRequestedProcedureEvidenceSequence
+    CurrentRequestedProcedureEvidenceSequence PredecessorDocumentsSequence
 """)
 
 # What a document is about: read of those alone that reject it (mkiso.study.rejections).

@@ -19,6 +19,7 @@ from mkiso.media.shown import ShownReport, ShownSeries
 from mkiso.reports.reading import DOCUMENT, KEY_OBJECTS, WAVEFORM
 from mkiso.reports.values import (
     Annotation,
+    Body,
     Chart,
     Code,
     ContentItem,
@@ -262,7 +263,6 @@ def report_page(shown: ShownReport, report: Report, targets: Targets, spoken: La
         facts = _standing(body, spoken)
         more = {
             "title_code": body.title,
-            "notices": tuple(_notices(body, spoken)),
             "lines": tuple(_lines(body.items, targets, spoken)),
         }
     elif isinstance(body, Encapsulated):
@@ -290,6 +290,7 @@ def report_page(shown: ShownReport, report: Report, targets: Targets, spoken: La
         facts=tuple((name, value) for name, value in facts if value),
         lacks=tuple(spoken.gettext(LACKS[lack]) for lack in report.lacks),
         what=spoken.gettext(_WHAT[kind]) if (kind := shown.leaf.record_type) in _WHAT else "",
+        notices=tuple(_notices(body, spoken, has_newer=shown.has_newer)),
         **more,
     )
 
@@ -316,7 +317,11 @@ def _standing(body: Structured, spoken: Language) -> list[tuple[str, str]]:
     return facts
 
 
-def _notices(body: Structured, spoken: Language) -> Iterator[str]:
+def _notices(body: Body | None, spoken: Language, *, has_newer: bool) -> Iterator[str]:
+    if has_newer:
+        yield spoken.gettext("A newer version of this report is on this disc.")
+    if not isinstance(body, Structured):
+        return
     if body.completion == "PARTIAL":
         yield spoken.gettext("This report isn't complete.")
     if body.preliminary == "PRELIMINARY":

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from pydicom import Dataset
+
 from mkiso.languages import SOURCE
-from mkiso.media.file_set import Leaf, PatientBranch, Series
+from mkiso.media.file_set import Leaf, PatientBranch, Series, leaves
 from mkiso.media.names import component
 from mkiso.media.rendering import NO_PICTURES, MadeFile, Pictures
 from mkiso.media.reporting import DRAWING, NO_REPORTS, Reports
@@ -107,11 +109,14 @@ class ShownSeries:
 
 @dataclass(frozen=True, slots=True)
 class ShownReport:
-    """A report: its page in IHE_PDI, and its files, drawings beside the page and documents in REPORTS."""
+    """A report: its page in IHE_PDI, and its files, drawings beside the page and documents in REPORTS. `has_newer`:
+    another report of the disc takes its place, wholly or in part (PS3.3 C.17.2).
+    """
 
     leaf: Leaf
     page: PurePosixPath
     files: tuple[DiscFile, ...] = ()
+    has_newer: bool = False
 
 
 def study_folders(tree: Collection[PatientBranch]) -> dict[str, PurePosixPath]:
@@ -146,9 +151,10 @@ def of_reports(leaves: Collection[Leaf], showing: Showing) -> bool:
 def shown_reports(tree: Collection[PatientBranch], showing: Showing) -> dict[str, tuple[ShownReport, ...]]:
     """The reports of each study of a disc, by its Study Instance UID."""
     folders = study_folders(tree)
+    older = {uid for leaf in leaves(tree) for uid in _predecessors(leaf.instance.header)}
     return {
         study.study_instance_uid: tuple(
-            _report(leaf, number, folders[study.study_instance_uid], showing.reports)
+            _report(leaf, number, folders[study.study_instance_uid], showing.reports, older)
             for number, leaf in enumerate(
                 (
                     leaf
@@ -164,7 +170,14 @@ def shown_reports(tree: Collection[PatientBranch], showing: Showing) -> dict[str
     }
 
 
-def _report(leaf: Leaf, number: int, folder: PurePosixPath, reports: Reports) -> ShownReport:
+def _predecessors(header: Dataset) -> Iterator[str]:
+    for study in header.get("PredecessorDocumentsSequence") or ():
+        for series in study.get("ReferencedSeriesSequence") or ():
+            for document in series.get("ReferencedSOPSequence") or ():
+                yield text(document, "ReferencedSOPInstanceUID")
+
+
+def _report(leaf: Leaf, number: int, folder: PurePosixPath, reports: Reports, older: Collection[str]) -> ShownReport:
     name = component("RP", number)
     files = []
     for chart, made in enumerate(reports.of[leaf.arrival.sha256], 1):
@@ -173,7 +186,7 @@ def _report(leaf: Leaf, number: int, folder: PurePosixPath, reports: Reports) ->
         else:
             path = DOCUMENTS / folder.name / f"{name}{made.path.suffix}"
         files.append(DiscFile(path, made.size, made.sha256, made.path))
-    return ShownReport(leaf, folder / f"{name}.HTM", tuple(files))
+    return ShownReport(leaf, folder / f"{name}.HTM", tuple(files), leaf.arrival.sop_instance_uid in older)
 
 
 def key_instances(tree: Collection[PatientBranch], presented: Collection[str] = ()) -> list[Instance]:

@@ -189,6 +189,7 @@ def _report(shown: ShownReport, spoken: Language) -> ReportOnPage:
     standing = {
         N_("not complete"): _line(header, "CompletionFlag") == "PARTIAL",
         N_("not verified"): _line(header, "VerificationFlag") == "UNVERIFIED",
+        N_("a newer version is on this disc"): shown.has_newer,
     }
     return ReportOnPage(
         page=shown.page,

@@ -227,6 +227,26 @@ def test_a_report_says_how_far_it_has_come(tmp_path: Path) -> None:
     assert "This report isn't complete. Nobody has verified this report." in found
 
 
+def test_a_report_says_that_a_newer_one_takes_its_place(tmp_path: Path) -> None:
+    """Both are called complete and verified."""
+    [image] = make_study(tmp_path / "in", "ACC1", kinds={"ct": 1})
+    older = written(report([text("Finding", "left")], title="First"), tmp_path / "in" / "a.dcm", beside=image)
+    newer, of_study, of_series, it = report([text("Finding", "right")], title="Then"), Dataset(), Dataset(), Dataset()
+    replaced = dcmread(older)
+    it.ReferencedSOPClassUID, it.ReferencedSOPInstanceUID = replaced.SOPClassUID, replaced.SOPInstanceUID
+    of_series.SeriesInstanceUID, of_series.ReferencedSOPSequence = replaced.SeriesInstanceUID, [it]
+    of_study.StudyInstanceUID, of_study.ReferencedSeriesSequence = replaced.StudyInstanceUID, [of_series]
+    newer.PredecessorDocumentsSequence = [of_study]
+    both = [older, written(newer, tmp_path / "in" / "b.dcm", beside=image, series=91)]
+    [layout] = told(passed(instances([image, *both])), tmp_path).layouts
+    [first, then] = (words(layout, f"IHE_PDI/ST000001/RP{number:06}.HTM") for number in (1, 2))
+    assert "First" in first and "A newer version of this report is on this disc." in first
+    assert "Then" in then and "newer" not in then
+    assert words(layout, "IHE_PDI/ST000001.HTM").count("a newer version is on this disc") == 1
+    [alone] = told(passed(instances([image, older])), tmp_path / "alone").layouts
+    assert "newer" not in words(alone, "IHE_PDI/ST000001/RP000001.HTM")
+
+
 def test_a_report_without_content_costs_no_disc(tmp_path: Path) -> None:
     [layout] = told(study_with(tmp_path / "in", report([])), tmp_path).layouts
     assert "It has no content." in words(layout, "IHE_PDI/ST000001/RP000001.HTM")
