@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, product
 
 from pydicom import Dataset
 
@@ -19,13 +19,17 @@ from mkiso.study.identity import Claim, PatientIdentity
 from mkiso.study.models import Instance, Patient, Study
 from mkiso.study.priors import why_left_out
 from mkiso.study.rejections import none_rejected
-from mkiso.study.same_person import Person, are_one, persons_of
+from mkiso.study.same_person import Person, are_one, contradict, person_of, persons_of
 from mkiso.study.selection import EVERYTHING, Selection, chosen_of
 from mkiso.study.text import named_in, stated, text
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 PATIENT_API, COUNTS_UNKNOWN, NOT_PROVEN = "patient_api", "counts_unknown", "completeness_not_proven"
 """What a job may do without. NOT_PROVEN: no archive was asked what a study holds that was sent to an inbox."""
+OTHER_PERSON = "other_person"
+"""The images have another name or birth date than the PACS or the patient API: these were corrected, or the images are
+of another patient.
+"""
 SOURCE_DOWN = "source_down"
 """Followed by a colon and the name of the source that couldn't be asked."""
 UNPROVEN = frozenset({COUNTS_UNKNOWN, NOT_PROVEN, SOURCE_DOWN})
@@ -125,6 +129,7 @@ class CompleteStudies:
     retrieved: Retrieved
     rules: Identity
     identity: PatientIdentity = field(init=False)
+    _degraded: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         _same_studies(self.retrieved)
@@ -135,6 +140,8 @@ class CompleteStudies:
             _chosen_alone(each)
         require_distinct(self.retrieved.instances)
         object.__setattr__(self, "identity", self._one_patient())
+        told = (OTHER_PERSON,) if any(map(self._names_another, self.retrieved.studies)) else ()
+        object.__setattr__(self, "_degraded", tuple(dict.fromkeys((*self.retrieved.found.degraded, *told))))
 
     @property
     def studies(self) -> tuple[Study, ...]:
@@ -217,7 +224,7 @@ class CompleteStudies:
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        return self.retrieved.found.degraded
+        return self._degraded
 
     @property
     def fingerprint(self) -> str:
@@ -225,6 +232,12 @@ class CompleteStudies:
         retrieved.
         """
         return replace(self.retrieved.found, studies=self.studies).fingerprint
+
+    def _names_another(self, each: StudyRetrieved) -> bool:
+        told = [person_of(each.study)]
+        told += [Person(self.known.name, self.known.birth_date)] if self.known else []
+        persons = persons_of(each.study, (instance.header for instance in each.instances))
+        return any(contradict(one, person, self.rules) for one, person in product(told, persons))
 
     def _on_volumes(self, study: Study) -> frozenset[str]:
         return self.retrieved.elsewhere & (study.expected.instances or frozenset())

@@ -1,5 +1,5 @@
-"""Whether more than a Patient ID says that two are one person: names and birth dates. Of priors alone, which nobody has
-chosen: IDs are given twice.
+"""Whether more than a Patient ID says that two are one person: names and birth dates. No prior goes beside others
+without, since nobody has chosen it and IDs are given twice; of what was asked for a contradiction is told.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ def are_one(one: Person, other: Person, rules: Identity) -> bool:
     if {group.joined for group in first} & {group.joined for group in second}:
         return True
     return not _scripts(words) & _scripts(other_words)
+
+
+def contradict(one: Person, other: Person, rules: Identity) -> bool:
+    """Whether they say that they are two persons, by birth dates that both of them have."""
+    return bool(one.birth_date and other.birth_date) and not are_one(one, other, rules)
 
 
 def _is_birth_date(born: str) -> bool:

@@ -84,6 +84,29 @@ def test_whole_studies_of_one_patient_pass() -> None:
     assert complete(replace(degraded, found=replace(degraded.found, degraded=("x",))), RULES).degraded == ("x",)
 
 
+@pytest.mark.parametrize(
+    ("told", "images", "lacks"),
+    [
+        (("Doe^Jane", "19700102"), ("Roe^Mary", "19800304"), ("other_person",)),
+        (("Doe^Jane", "19700102"), ("Doe^Jane", "19800304"), ("other_person",)),
+        (("Doe^Jane", "19700102"), ("Roe^Mary", "19700102"), ("other_person",)),
+        (("Doe^Jane", "19700102"), ("Roe^Jane", "1970.01.02"), ()),
+        (("Doe^Jane", "19700102"), ("", ""), ()),
+        (("Doe^Jane", ""), ("Roe^Mary", "19800304"), ()),
+        (("Doe^Jane", "19700102"), ("山田^太郎", "19700102"), ()),
+    ],
+)
+def test_images_of_somebody_else_under_the_patient_s_id_are_told(
+    told: tuple[str, str], images: tuple[str, str], lacks: tuple[str, ...]
+) -> None:
+    """Somebody has typed the wrong Patient ID at the console, or the PACS was corrected: the clerk was shown `told`."""
+    name, born = images
+    sent = of(1, PatientName=name, PatientBirthDate=born, SpecificCharacterSet="ISO_IR 192")
+    shown = replace(sent, study=replace(sent.study, patient_name=told[0], patient_birth_date=told[1]))
+    assert complete(retrieved(shown), RULES).degraded == lacks
+    assert complete(retrieved(sent, patient=Patient("HN-1", *told)), RULES).degraded == lacks
+
+
 def test_where_the_patient_api_is_silent_the_pacs_says_who_it_is() -> None:
     """A robot prints it."""
     sent = of(1)

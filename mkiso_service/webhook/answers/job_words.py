@@ -53,6 +53,10 @@ LACKS = MappingProxyType(
             "The PACS %(source)s has other images or other data of a study; the disc has what the most complete PACS "
             "has."
         ),
+        "other_person": N_(
+            "The images have another name or birth date than is known of this patient. Have it clarified whose they "
+            "are before you hand the disc out."
+        ),
         LABEL_LETTERS: N_("The disc's label shows something in other letters, since the robot doesn't have those."),
     }
 )

@@ -26,6 +26,7 @@ const WITHOUT = {
   "prior_left_out:unavailable": gettext("An earlier examination isn't on the disc: it couldn't be fetched at that time."),
   "prior_left_out:no_room": gettext("An earlier examination isn't on the disc: there was no room for it."),
   "prior_left_out:not_convertible": gettext("An earlier examination isn't on the disc: not all of its images can be stored uncompressed."),
+  other_person: gettext("The images have another name or birth date than is known of this patient. Have it clarified whose they are before you hand the disc out."),
   label_letters: gettext("The disc's label shows something in other letters, since the robot doesn't have those."),
 };
 
