@@ -57,8 +57,12 @@ _COUNTED = re.compile(r"\((\d{1,9}) of (\d{1,9})\)$")
 
 
 def after_a_break(kind: str, otherwise: str) -> str:
-    """What to do about a job that broke off; of a print nobody can say that no disc is made of it."""
-    return LOOK_FIRST if kind == "print" else otherwise
+    """What to do about a job that broke off; of a print nobody can say that no disc is made of it, and an unknown job
+    (of kind "") may have been one.
+    """
+    if kind == "print":
+        return LOOK_FIRST
+    return otherwise if kind else f"If it was a print: {LOOK_FIRST[0].lower()}{LOOK_FIRST[1:]}"
 
 
 def failure_of(error: BaseException, kind: str) -> MkisoError:

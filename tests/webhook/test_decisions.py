@@ -21,6 +21,7 @@ from mkiso.storage.shelf import Manifest
 from mkiso_service.log_lines import JsonLines, TextLines
 from mkiso_service.prefect.orchestrator import Standing, minutes_since
 from mkiso_service.webhook.access.callers import SESSION_SECONDS, Keys, Sessions, take_request_id
+from mkiso_service.webhook.answers.advice import must_look
 from mkiso_service.webhook.answers.errors import JobFailed, outcome_of
 from mkiso_service.webhook.discs.disc_bytes import Span, content_disposition, name_of, span_of
 from mkiso_service.webhook.questions.negotiation import preference_of
@@ -188,6 +189,18 @@ def test_of_a_print_nobody_is_told_that_nothing_was_sent(standing: Standing) -> 
         assert "Nothing was sent" not in ended.value.words
     with pytest.raises((JobCrashed, JobCancelled), match="Nothing was sent"):
         outcome_of(standing, REPORT)
+
+
+@pytest.mark.parametrize("standing", ["crashed", "cancelled", "failed"])
+def test_of_a_job_without_a_report_only_its_question_says_that_it_was_no_print(standing: Standing) -> None:
+    for kind, words in (("", "If it was a print: the order may already"), ("print", "The order may already")):
+        with pytest.raises((JobCrashed, JobCancelled), match=words) as ended:
+            outcome_of(standing, None, kind)
+        assert "Nothing was sent" not in ended.value.words
+        assert must_look(kind, ended.value.code)
+    with pytest.raises((JobCrashed, JobCancelled), match="Nothing was sent"):
+        outcome_of(standing, None, "download")
+    assert not must_look("download", "job_crashed")
 
 
 def auth(key: str) -> Keys:

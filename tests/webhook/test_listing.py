@@ -19,7 +19,7 @@ from mkiso.config.settings import Audit, Settings
 from mkiso.errors import JobStopped, PacsBusy
 from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
 from mkiso.storage.report import JobReport, report_in, write_report
-from mkiso.storage.report_files import ASKED, file_of
+from mkiso.storage.report_files import ASKED, REPORT, file_of
 from mkiso.storage.shelf import manifests, take_off
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
@@ -265,6 +265,21 @@ def test_a_job_is_cancelled_by_a_person_or_a_program_and_by_no_other_page(tmp_pa
         assert (told["state"], told["error"]["code"]) == ("failed", "job_cancelled")
         assert client.post(f"{job}/cancel", headers=key).json() == told
         assert client.post(f"/api/iso/jobs/{uuid4()}/cancel", headers=key).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("print", "may already be with the publisher"), ("download", "Nothing was sent")]
+)
+def test_a_cancelled_job_whose_report_is_damaged_ends_as_what_was_asked(tmp_path: Path, kind: str, words: str) -> None:
+    settings = settings_in(tmp_path)
+    desk = Desk(lambda job_id, question: "running")
+    with served(settings, desk) as client:
+        job = client.get(f"/api/iso/{kind}?accession_number=A1", headers=ASYNC).json()["job"]
+        file_of(settings.storage, job.rpartition("/")[2], REPORT).write_text('{"job_id": "half a re')
+        told = client.post(f"{job}/cancel").json()
+        assert (told["kind"], told["error"]["code"]) == (kind, "job_cancelled")
+        assert words in told["error"]["error"]
+        assert words in client.get(f"{job}/disc").json()["error"]
 
 
 def test_what_has_ended_stays_as_it_is(tmp_path: Path) -> None:

@@ -201,8 +201,8 @@ English see that message."""
 
 
 def must_look(kind: str, code: str, proves: str = "") -> bool:
-    """Whether somebody has to look at the robot before they ask for this print again."""
-    return kind == "print" and (bool(proves) or code in LOOK_FIRST)
+    """Whether somebody has to look at the robot before they ask for this print again; a job of kind "" may be one."""
+    return kind in ("print", "") and (bool(proves) or code in LOOK_FIRST)
 
 
 def advice(code: str, spoken: Language, *, look: bool = False) -> str:

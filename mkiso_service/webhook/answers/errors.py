@@ -37,8 +37,8 @@ class JobFailed(Exception):
         self.report = report
 
 
-def outcome_of(standing: Standing, report: JobReport | None) -> JobReport:
-    """The report of a job whose run has ended well.
+def outcome_of(standing: Standing, report: JobReport | None, kind: str = "") -> JobReport:
+    """The report of a job whose run has ended well. `kind`: what was asked for, where no report can say it.
 
     Raises JobFailed with the report's reason; JobCrashed or JobCancelled where the run ended without one. A report of
     an earlier attempt is no reason for a crash of this one.
@@ -47,7 +47,7 @@ def outcome_of(standing: Standing, report: JobReport | None) -> JobReport:
         return report
     if report is not None and report.status == "failed" and standing in ("completed", "failed"):
         raise JobFailed(report)
-    raise end_without_report(standing, report.kind if report else "")
+    raise end_without_report(standing, report.kind if report else kind)
 
 
 def end_without_report(standing: Standing, kind: str) -> MkisoError:

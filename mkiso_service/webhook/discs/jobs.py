@@ -94,7 +94,7 @@ class Jobs:
         if standing is None:
             return None
         try:
-            return outcome_of(standing, await self._report(job_id))
+            return await self._outcome(job_id, standing, await self._report(job_id))
         except MkisoError as error:
             error.details.setdefault("job_id", job_id)
             raise
@@ -112,10 +112,9 @@ class Jobs:
         except OrchestratorUnavailable:
             if report is None:
                 raise
-        state, error = state_of(standing, report, job_id)
-        if report is None:
-            asked = await asyncio.to_thread(askings_of, self._storage, job_id)
-            report = waiting(job_id, asked[0]) if asked else JobReport(job_id, "", ())
+        asked = () if report else await asyncio.to_thread(askings_of, self._storage, job_id)
+        state, error = state_of(standing, report, job_id, asked[0].kind if asked else "")
+        report = report or (waiting(job_id, asked[0]) if asked else JobReport(job_id, "", ()))
         return await self.told(as_it_stands(report, standing), state, error)
 
     async def cancel(self, request: Request) -> Job:
@@ -152,7 +151,7 @@ class Jobs:
             raise JobRunning(
                 "The job has not ended yet: ask for its state and come back.", job_id=job_id, job=job_address(job_id)
             )
-        return outcome_of(standing, report)
+        return await self._outcome(job_id, standing, report)
 
     async def made(self, job_id: str) -> JobReport:
         """The report of a job that has ended well, or of a print that the publisher has everything of. Raises as
@@ -240,6 +239,11 @@ class Jobs:
             begun = begun or report is None or report.status != "done"
             await asyncio.sleep(REPORT_POLL_SECONDS)
 
+    async def _outcome(self, job_id: str, standing: Standing, report: JobReport | None) -> JobReport:
+        """As outcome_of, by what was asked for where there is no report, or a damaged one."""
+        asked = () if report else await asyncio.to_thread(askings_of, self._storage, job_id)
+        return outcome_of(standing, report, asked[0].kind if asked else "")
+
     async def _report(self, job_id: str) -> JobReport | None:
         return await asyncio.to_thread(find_report, self._storage, job_id)
 
@@ -292,8 +296,12 @@ def as_it_stands(report: JobReport, standing: Standing | None) -> JobReport:
     return replace(report, stage=SUSPENDED) if standing == SUSPENDED else report
 
 
-def state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[State, JobError | None]:
-    """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone."""
+def state_of(
+    standing: Standing | None, report: JobReport | None, job_id: str, kind: str = ""
+) -> tuple[State, JobError | None]:
+    """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone. `kind`:
+    as of outcome_of.
+    """
     if standing in ("running", SUSPENDED) and report is not None and report.is_on_the_shelf:
         return "done", None
     if standing == SUSPENDED:
@@ -303,7 +311,7 @@ def state_of(standing: Standing | None, report: JobReport | None, job_id: str) -
     if standing is None and report is not None and report.status == "running":
         return "running", None
     try:
-        outcome_of(standing or "completed", report)
+        outcome_of(standing or "completed", report, kind)
     except JobFailed as failed:
         return "failed", cast(JobError, failed.report.error)
     except MkisoError as error:
