@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from mkiso.audit import messages as audit
@@ -71,7 +72,9 @@ def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, ord
     require_same_discs(orders, run.settings.storage.orders_dir)
     for number, order in enumerate(orders):
         try:
-            receipt = give(publisher, order, run.settings.storage.orders_dir, _watch(run))
+            with _audited(run, publisher, studies, len(order.instances)) as leaves:
+                watch = replace(_watch(run), leaves=leaves)
+                receipt = give(publisher, order, run.settings.storage.orders_dir, watch)
         except MkisoError as error:
             if not number or isinstance(error, PrintUncertain):
                 raise
@@ -84,8 +87,6 @@ def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, ord
                 run.report = replace(run.report, proves="queued")
             raise
         _note(run, receipt)
-        if not receipt.given_before:
-            _audit(run, publisher, studies, len(order.instances))
     run.tell("ordered", proves="queued", written=images_of(orders))
 
 
@@ -107,14 +108,35 @@ def _watch(run: JobRun) -> Watch:
     return Watch(progress=progress)
 
 
-def _audit(run: JobRun, publisher: Publisher, studies: CompleteStudies, images: int) -> None:
-    """Write the export down. The order is given: whatever goes wrong here, the job goes on to follow it."""
+@contextmanager
+def _audited(run: JobRun, publisher: Publisher, studies: CompleteStudies, images: int) -> Iterator[Callable[[], None]]:
+    """Write an export down when what is given is called, before anything has left, so that no crash hides it; and once
+    more where it breaks off.
+    """
+    has_begun = False
+
+    def leaves() -> None:
+        nonlocal has_begun
+        has_begun = True
+        _audit(run, publisher, studies, images, audit.SUCCESS)
+
+    try:
+        yield leaves
+    except BaseException:  # also a cancelled job's
+        if has_begun:
+            _audit(run, publisher, studies, images, audit.SERIOUS_FAILURE)
+        raise
+
+
+def _audit(run: JobRun, publisher: Publisher, studies: CompleteStudies, images: int, outcome: str) -> None:
+    """Write an export down. Whatever goes wrong here, the order is given and followed."""
     configured = run.settings.publishers[publisher.name]
     accession_numbers = {study.study_instance_uid: study.accession_number for study in studies.studies}
     left = audit.Left(studies.studies[0].patient_id, studies.patient_name, accession_numbers, images)
     address = configured.host if isinstance(configured, DicomPublisher) else ""
     try:
-        audit.exported(run.settings, left, audit.Party(publisher.name, audit.DESTINATION, address), run.job.id)
+        to = audit.Party(publisher.name, audit.DESTINATION, address)
+        audit.exported(run.settings, left, to, run.job.id, outcome=outcome)
     except Exception as fault:
         run.log.error("The audit message of this order couldn't be made: %s", type(fault).__name__)
 

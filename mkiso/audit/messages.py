@@ -7,7 +7,8 @@ A.5.1).
     DICOM Instances Accessed (A.5.3.6)    webhook      somebody was shown whose studies these are
     Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
     Export (A.5.3.5)                      webhook      a disc begins to leave: to whom
-    Export                                a job        a study is ordered from a publisher
+    Export                                a job        a study begins to leave for a publisher; once more where that
+                                                       broke off, as a failure
     Order Record (A.5.3.9), delete        webhook      somebody cancelled a job
     User Authentication (A.5.3.12)        webhook      somebody signed in or out at the provider, or couldn't
     Security Alert (A.5.3.11)             webhook      the API key was absent or wrong; a page of another site asked
@@ -57,7 +58,7 @@ PATIENT_NUMBER: Code = ("2", "RFC-3881", "Patient Number")
 SEARCH_CRITERIA: Code = ("10", "RFC-3881", "Search Criteria")
 ADDRESS: Code = ("12", "RFC-3881", "URI")
 
-SUCCESS, MINOR_FAILURE = "0", "4"
+SUCCESS, MINOR_FAILURE, SERIOUS_FAILURE = "0", "4", "8"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 IP_ADDRESS = "2"
 """NetworkAccessPointTypeCode of an address; "1" is a host's name."""
@@ -189,11 +190,11 @@ def transfer_begins(settings: Settings, study: Study, job_id: str) -> None:
     _tell(settings, "E", BEGIN_TRANSFERRING, parties, objects)
 
 
-def exported(settings: Settings, left: Left, to: Party, job_id: str) -> None:
-    """A disc, or a study for a publisher, begins to leave."""
+def exported(settings: Settings, left: Left, to: Party, job_id: str, *, outcome: str = SUCCESS) -> None:
+    """A disc, or a study for a publisher, begins to leave; SERIOUS_FAILURE: what has begun broke off."""
     objects = [_study(uid, accession_number, None, job_id=job_id) for uid, accession_number in left.studies.items()]
     objects.append(_patient(settings, left.patient_id, left.patient_name, {"instances": str(left.instances)}))
-    _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects)
+    _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects, outcome=outcome)
 
 
 def signed(settings: Settings, client: Client, kind: Code, *, well: bool = True) -> None:

@@ -164,6 +164,7 @@ class Relay:
                     if number == 0:
                         settling.touch()
                         before_giving()
+                        self._watch.leaves()
                     for instance in sent:
                         self._store(association, instance)
                         settling.touch()

@@ -119,7 +119,7 @@ def _taken(publisher: Publisher, order: Order, book: OrderBook) -> Receipt | Non
     """The receipt of what an earlier attempt of this job has given; None where the order is to be given."""
     number = order.volume.number
     step = decide(book.pages(), order.job_id, number, publisher.name)
-    if found_out := step == "find out":
+    if step == "find out":
         _find_out(publisher, order, book)
         step = decide(book.pages(), order.job_id, number, publisher.name)
     if step == "give":
@@ -127,7 +127,7 @@ def _taken(publisher: Publisher, order: Order, book: OrderBook) -> Receipt | Non
     entry = _given(book, order)
     if entry.contents != order.contents:
         raise PrintUncertain(OTHER_IMAGES + THROW_AWAY)
-    return replace(_receipt(publisher, entry), given_before=not found_out)
+    return _receipt(publisher, entry)
 
 
 def _tell_of_broken_off(publisher: Publisher, order: Order, book: OrderBook) -> None:

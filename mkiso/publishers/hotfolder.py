@@ -138,7 +138,7 @@ class FolderPublisher(ABC):
         watch.progress(f"copying the image to {self.name}", 0, order.copies)
         try:
             with self._told_as_unavailable("; nothing was printed"):
-                image = self._copy_image(order)
+                image = self._copy_image(order, watch)
                 texts = self.files(order, self.at_robot(image))
                 for suffix, text in texts.items():
                     _write(
@@ -228,7 +228,7 @@ class FolderPublisher(ABC):
             self.staging.mkdir(exist_ok=True)
             _share(self.staging)
 
-    def _copy_image(self, order: Order) -> Path:
+    def _copy_image(self, order: Order, watch: Watch) -> Path:
         """Copy the image beside the folder; the robot compares its disc with that copy alone, so the copy is proved
         here. Raises ProofFailed.
         """
@@ -241,6 +241,7 @@ class FolderPublisher(ABC):
                 f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed."
             )
         target = self.staging / f"{order.order_id}{order.image.suffix.upper()}"
+        watch.leaves()
         with order.image.open("rb") as source, _opened(target, "wb") as copy:
             shutil.copyfileobj(source, copy, COPY_BYTES)
         _share(target)

@@ -78,8 +78,7 @@ class Order:
 class Receipt:
     """What a publisher has confirmed. `proves`: `queued` (it has everything), `done` (it reported the disc as made).
 
-    `warnings` are in words; `minutes_since_last` is set where the same question was already printed before,
-    `given_before` where an earlier attempt of this job had given the order.
+    `warnings` are in words; `minutes_since_last` is set where the same question was already printed before.
     """
 
     publisher: str
@@ -89,17 +88,18 @@ class Receipt:
     words: str
     warnings: tuple[str, ...] = ()
     minutes_since_last: float | None = None
-    given_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
     """How a caller follows an order and ends it: `stop` is looked at wherever something is waited for; `progress(words,
-    done, total)`. `sent` is called where the publisher has everything and only its word is waited for.
+    done, total)`. `leaves` is called just before the first byte of a patient's data leaves for the publisher, `sent`
+    where it has everything and only its word is waited for.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
     progress: Callable[[str, int, int], None] = lambda words, done, total: None
+    leaves: Callable[[], None] = lambda: None
     sent: Callable[[], None] = lambda: None
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -253,6 +253,26 @@ def test_what_can_not_be_decoded_is_named(tmp_path: Path) -> None:
         with pytest.raises(PublisherRefused, match="RLE Lossless, and it can't be made Explicit VR Little Endian here"):
             send(tmp_path, robot.port, cut, transcode=True)
         assert robot.discs() == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "fails", "has_left"),
+    [
+        (Faults(), None, True),
+        (Faults(abort_after=1), PrintUncertain, True),
+        (Faults(refuse_after=0, refuse_with=0x0122), PublisherRefused, True),
+        (Faults(transfer_syntaxes=[ImplicitVRLittleEndian]), PublisherRefused, False),
+    ],
+)
+def test_it_is_told_before_anything_of_a_patient_leaves(
+    tmp_path: Path, faults: Faults, fails: type[Exception] | None, has_left: bool
+) -> None:
+    left: list[int] = []
+    with StoragePublisher(tmp_path / "robot", faults=faults) as robot:
+        watch = Watch(leaves=lambda: left.append(len(robot.files())))
+        with pytest.raises(fails) if fails else nullcontext():
+            send(tmp_path, robot.port, study(tmp_path, {"jpeg_2000": 2}), watch=watch)
+    assert left == [0] * has_left
 
 
 def test_a_publisher_that_is_down(tmp_path: Path) -> None:

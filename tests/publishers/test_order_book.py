@@ -820,7 +820,7 @@ def test_a_first_disc_is_not_taken_for_that_of_another_set(tmp_path: Path) -> No
     for other in (of_set(1, 2, 3, 4), of_set(1, 2, 4), of_set(1, 2, 3, sha256="2")):
         with pytest.raises(PrintUncertain, match="other images"):
             give(publisher, other, tmp_path, Watch())
-    assert give(publisher, of_set(3, 2, 1), tmp_path, Watch()).given_before
+    give(publisher, of_set(3, 2, 1), tmp_path, Watch())
     assert len(publisher.given) == 1
 
 
@@ -837,16 +837,6 @@ def test_a_retry_with_other_contents_needs_a_look_and_one_with_the_same_does_not
         give(publisher, changed, tmp_path, Watch())
     give(publisher, order(MINE, 2, 1), tmp_path, Watch())
     assert len(publisher.given) == 1
-
-
-def test_a_receipt_says_whether_an_earlier_attempt_had_given_the_order(tmp_path: Path) -> None:
-    publisher = FakePublisher(can_tell=True, breaks="after giving")
-    with pytest.raises(_Killed):
-        give(publisher, order(MINE), tmp_path, Watch())
-    publisher.breaks = "no"
-    assert not give(publisher, order(MINE), tmp_path, Watch()).given_before  # nobody has told of it yet
-    assert give(publisher, order(MINE), tmp_path, Watch()).given_before
-    assert not give(publisher, order(OTHER), tmp_path, Watch()).given_before
 
 
 def test_an_end_and_another_jobs_order_are_both_written_down(tmp_path: Path) -> None:

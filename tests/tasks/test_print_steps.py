@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -66,7 +67,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     (tmp_path / "robot").mkdir()
     publishers = {"rimage": {}, "robot": {"kind": "folder", "directory": str(tmp_path / "robot")}}
     storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
-    (tmp_path / "config.yaml").write_text(json.dumps({"storage": storage, "publishers": publishers}))  # JSON is YAML
+    sections = {"storage": storage, "publishers": publishers, "audit": {"enabled": True}}
+    (tmp_path / "config.yaml").write_text(json.dumps(sections))  # JSON is YAML
     monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "config.yaml"))
     return load()
 
@@ -195,7 +197,6 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
         return outcome
 
     monkeypatch.setattr(order_steps, "give", gives)
-    monkeypatch.setattr(audit, "exported", lambda *_: None)
     [order] = order_steps.orders_of_images.fn(begin(), publisher, proven)
     for error, words in ((PrintUncertain, "has 1 of the 2 discs of this set"), (PublisherUnavailable, "nothing")):
         with pytest.raises(error, match=words):
@@ -206,31 +207,63 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
         assert run.report.proves == proves
 
 
-def test_an_export_is_told_once_and_its_failure_fails_no_print(
+def exports(settings: Settings) -> list[str]:
+    """How each Export of the audit ended (PS3.15 A.5.3.5)."""
+    trail = settings.storage.data_dir / "audit.xml"
+    lines = trail.read_text().splitlines() if trail.exists() else []
+    return [line.split('EventOutcomeIndicator="')[1][0] for line in lines if 'csd-code="110106"' in line]
+
+
+def test_an_export_is_told_once_before_it_begins(
+    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, proven, publisher = begin(), proved(tmp_path), publisher_of("robot", settings)
+    orders = order_steps.orders_of_images.fn(run, publisher, proven)
+    OrderBook.of(settings.storage.orders_dir, orders[0].questions).ask(JOB)
+    copying = shutil.copyfileobj
+
+    def copies(*arguments: Any) -> None:
+        assert exports(settings) == ["0"]
+        copying(*arguments)
+
+    monkeypatch.setattr(shutil, "copyfileobj", copies)
+    for _ in range(2):
+        order_steps.give_orders.fn(run, publisher, proven.studies[0], orders)
+        assert exports(settings) == ["0"]
+
+
+def test_a_transfer_that_breaks_off_is_told_as_a_failed_export(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path
+) -> None:
+    run, proven, publisher = begin(), proved(tmp_path), publisher_of("robot", settings)
+    [order] = order_steps.orders_of_images.fn(run, publisher, proven)
+    OrderBook.of(settings.storage.orders_dir, order.questions).ask(JOB)
+    (tmp_path / "robot").rmdir()
+    with pytest.raises(PublisherUnavailable):
+        order_steps.give_orders.fn(run, publisher, proven.studies[0], [order])
+    assert exports(settings) == []  # nothing has left
+    (tmp_path / "robot").mkdir()
+    with pytest.raises(ProofFailed):
+        order_steps.give_orders.fn(run, publisher, proven.studies[0], [replace(order, image_sha256="0")])
+    assert exports(settings) == ["0", "8"]
+
+
+def test_an_audit_that_fails_fails_no_print(
     begin: Callable[..., JobRun],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    run, told = begin(), []
-    receipts = [
-        Receipt("robot", "1", "queued", 1, "given"),
-        Receipt("robot", "1", "queued", 1, "given", given_before=True),
-    ]
-    monkeypatch.setattr(order_steps, "give", lambda *_, **__: receipts.pop(0))
-
-    def exported(*arguments: object) -> None:
-        told.append(arguments)
+    def exported(*_: object, **__: object) -> None:
         raise ValueError("Port out of range")
 
     monkeypatch.setattr(audit, "exported", exported)
-    proven, publisher = proved(tmp_path), publisher_of("robot", settings)
+    run, proven, publisher = begin(), proved(tmp_path), publisher_of("robot", settings)
     orders = order_steps.orders_of_images.fn(run, publisher, proven)
-    for _ in range(2):
-        order_steps.give_orders.fn(run, publisher, proven.studies[0], orders)
-        assert run.report.proves == "queued"
-    assert len(told) == 1
+    OrderBook.of(settings.storage.orders_dir, orders[0].questions).ask(JOB)
+    order_steps.give_orders.fn(run, publisher, proven.studies[0], orders)
+    assert run.report.proves == "queued"
     assert "audit message" in caplog.text
 
 
@@ -245,7 +278,6 @@ def test_a_label_in_other_letters_is_told_before_the_order(
         return Receipt("robot", "1", "queued", 1, "given")
 
     monkeypatch.setattr(order_steps, "give", given)
-    monkeypatch.setattr(audit, "exported", lambda *_: None)
     publisher = EpsonPublisher("robot", western)
     orders = order_steps.orders_of_images.fn(run, publisher, proven)
     russian = [replace(order, patient=Patient("HN-5", "Иванова^Ольга")) for order in orders]
