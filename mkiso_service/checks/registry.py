@@ -265,6 +265,12 @@ def _worker(site: Site) -> str:
     return "takes jobs"
 
 
+def _schedules(site: Site) -> str:
+    if words := site.ask_prefect(lambda prefect: prefect.why_schedules_rest()):
+        raise Unwell(words)
+    return "what is scheduled comes"
+
+
 def _processes(site: Site) -> str:
     """Of `mkiso serve` on this machine. One that is up just now and ends again and again isn't well."""
     states, now = process_states(site.settings.storage), time.time()
@@ -346,6 +352,7 @@ CHECKS = (
     Check("audit", "audit", _audit, configured=lambda settings: settings.audit.enabled),
     Check("prefect", "Prefect", _prefect, of_service=True),
     Check("worker", "worker", _worker, of_service=True),
+    Check("schedules", "schedules", _schedules, of_service=True),
     Check("processes", "processes", _processes, of_service=True),
     Check("webhook", "webhook", _webhook, inside=True, of_service=True),
     Check("nginx", "nginx", _nginx, inside=True, configured=lambda settings: bool(settings.server.accel_redirect)),

@@ -21,6 +21,7 @@ INBOX = "burn_sent/inbox"
 """The deployment of what was sent to inboxes."""
 NIGHTLY_ARCHIVE = "nightly_archive/nightly"
 """The archive's deployment."""
+HOUSEKEEPING = "keep_house/housekeeping"
 ONE_AT_A_TIME = frozenset({"archives"})
 """Queues of which one run at a time is started, on all machines together."""
 

@@ -25,6 +25,7 @@ from mkiso.storage.report import find_report
 from mkiso.study.question import Question
 from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.environment import INBOX, REQUEST_ID_LABEL, api_url, not_taken
+from mkiso_service.prefect.schedules import why_schedules_rest
 
 Standing = Literal["waiting", "running", "suspended", "completed", "failed", "crashed", "cancelled"]
 SUSPENDED: Standing = "suspended"
@@ -125,6 +126,11 @@ class Orchestrator(Protocol):
 
     async def why_jobs_wait(self) -> str:
         """Why nobody works at jobs, in words; empty where a worker does. Raises OrchestratorUnavailable."""
+
+    async def why_schedules_rest(self) -> str:
+        """Why the archive's nights or housekeeping don't come, in words; empty where they do. Raises
+        OrchestratorUnavailable.
+        """
 
     async def version(self) -> str:
         """Which version of Prefect answers. Raises OrchestratorUnavailable."""
@@ -300,6 +306,10 @@ class PrefectOrchestrator:
         if closed:
             return f"With a limit of 0 in Prefect: {', '.join(closed)}. Jobs of such a queue wait until it has another."
         return "" if pool["status"] == "READY" else "No worker takes jobs: they wait until one is started."
+
+    async def why_schedules_rest(self) -> str:
+        async with self._prefect():
+            return await why_schedules_rest(self._api, self._settings)
 
     async def version(self) -> str:
         async with self._prefect():
