@@ -24,6 +24,7 @@ from mkiso.storage.files import alone_in, seconds_old
 from mkiso.storage.job import Job
 from mkiso.storage.report import find_report, write_report
 from mkiso.storage.report_files import DAY_SECONDS, report_folders
+from mkiso.storage.rounds import begin_round, why_resting
 from mkiso.storage.shelf import remove_old
 
 log = logging.getLogger("mkiso.housekeeping")
@@ -37,11 +38,11 @@ INCOMING_HOURS = 2
 class Swept:
     """How many of each went."""
 
-    discs: int
-    job_folders: int
-    reports: int
-    order_pages: int
-    incoming: int
+    discs: int = 0
+    job_folders: int = 0
+    reports: int = 0
+    order_pages: int = 0
+    incoming: int = 0
     sent_studies: int = 0
 
     def __str__(self) -> str:
@@ -56,9 +57,13 @@ def sweep(settings: Settings, standings: Callable[[Collection[str]], Mapping[str
     """Remove what is older than it is kept, and folders of jobs that are over.
 
     `standings` tells what became of the jobs of these ids; one that it doesn't know counts as failed. Where nobody can
-    be asked all folders stay, and all pages of the order book.
+    be asked all folders stay, and all pages of the order book. Nothing goes for a day after the clock has leaped.
     """
     storage = settings.storage
+    begin_round(storage)
+    if words := why_resting(storage):
+        log.warning("%s", words)
+        return Swept()
     swept = Swept(
         discs=remove_old(storage, settings.disc.keep_hours),
         job_folders=_remove_jobs(storage, standings) if standings is not None else 0,

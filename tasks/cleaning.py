@@ -31,6 +31,7 @@ from mkiso.storage.files import is_uuid
 from mkiso.storage.job import Job
 from mkiso.storage.report import find_report
 from mkiso.storage.reread import reread_shelf
+from mkiso.storage.rounds import why_resting
 from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.selection import Selection, selection_of
 
@@ -124,6 +125,9 @@ def remove_old_runs() -> None:
     """Prefect keeps every run for ever by itself; ended ones older than prefect.keep_runs_days go, with their logs and
     artifacts.
     """
+    if words := why_resting(in_force().storage):
+        get_run_logger().warning("%s", words)
+        return
     oldest = datetime.now(UTC) - timedelta(days=in_force().prefect.keep_runs_days)
     get_run_logger().info("Removed %s runs that ended before %s.", remove_runs(oldest), oldest.date())
 

@@ -105,6 +105,11 @@ class Storage(Section):
         return self.data_dir / "viewer-hashes.json"
 
     @property
+    def rounds_file(self) -> Path:
+        """When housekeeping last went round here (mkiso.storage.rounds)."""
+        return self.data_dir / "housekeeping.json"
+
+    @property
     def audit_undelivered(self) -> Path:
         """Audit messages that couldn't be delivered."""
         return self.data_dir / "audit-undelivered.xml"

@@ -37,6 +37,7 @@ from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
 from mkiso.storage.data_format import newer_data
 from mkiso.storage.room import NO_ROOM, lacking_storage, require_room, size_words
+from mkiso.storage.rounds import why_resting
 from mkiso.trust import is_plain, trusting, why_unreachable
 from mkiso_service.api import Health
 from mkiso_service.checks.check import Check, Site, Unwell
@@ -271,6 +272,12 @@ def _schedules(site: Site) -> str:
     return "what is scheduled comes"
 
 
+def _housekeeping(site: Site) -> str:
+    if words := why_resting(site.settings.storage):
+        raise Unwell(words)
+    return "removes what is older than it is kept"
+
+
 def _processes(site: Site) -> str:
     """Of `mkiso serve` on this machine. One that is up just now and ends again and again isn't well."""
     states, now = process_states(site.settings.storage), time.time()
@@ -353,6 +360,7 @@ CHECKS = (
     Check("prefect", "Prefect", _prefect, of_service=True),
     Check("worker", "worker", _worker, of_service=True),
     Check("schedules", "schedules", _schedules, of_service=True),
+    Check("housekeeping", "housekeeping", _housekeeping),
     Check("processes", "processes", _processes, of_service=True),
     Check("webhook", "webhook", _webhook, inside=True, of_service=True),
     Check("nginx", "nginx", _nginx, inside=True, configured=lambda settings: bool(settings.server.accel_redirect)),

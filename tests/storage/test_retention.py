@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -24,7 +25,9 @@ from mkiso.publishers.orderbook import OrderBook
 from mkiso.receiver.pushed import Ask, PushedStudy
 from mkiso.storage.files import alone_in, hold
 from mkiso.storage.report import JobReport, write_report
+from mkiso.storage.report_files import REPORT, file_of
 from mkiso.storage.room import is_short_of, require_room
+from mkiso.storage.rounds import Rounds, after, why_resting
 from peers.patience import LONG
 
 HOUR = 3600
@@ -41,6 +44,14 @@ def settings(tmp_path: Path) -> Settings:
 def aged(path: Path, hours: float) -> Path:
     os.utime(path, (time.time() - hours * HOUR,) * 2)
     return path
+
+
+def pass_days(days: int, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a round of housekeeping on each of them, of failed runs alone: the clock doesn't leap."""
+    begun = time.time()
+    for day in range(1, days + 1):
+        monkeypatch.setattr("time.time", partial(lambda day: begun + day * 24 * HOUR, day))
+        sweep(settings, of_failed_jobs)
 
 
 def job(settings: Settings, name: str, hours: float) -> Path:
@@ -205,9 +216,7 @@ def test_what_a_clock_that_was_ahead_has_dated_goes_in_its_time(
     aged(path, -1000)
     sweep(settings, of_failed_jobs)
     assert path.exists()
-    now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + 11 * 24 * HOUR)
-    sweep(settings, of_failed_jobs)
+    pass_days(11, settings, monkeypatch)
     assert not path.exists()
 
 
@@ -218,8 +227,7 @@ def test_a_book_of_a_clock_that_was_ahead_is_forgotten_in_its_time(
     book.ask("a job")
     aged(book.paths[0], -1000)
     assert sweep(settings, lambda _: {}).order_pages == 0
-    now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + 11 * 24 * HOUR)
+    pass_days(11, settings, monkeypatch)
     assert sweep(settings, None).order_pages == 0  # Prefect can't be asked whether its job can be retried
     assert sweep(settings, lambda _: {"a job": "failed"}).order_pages == 0
     assert sweep(settings, lambda _: {}).order_pages == 1
@@ -349,3 +357,48 @@ def test_no_path_is_made_of_reports_that_stay(settings: Settings, monkeypatch: p
     assert sweep(settings, None).reports == 1
     assert made == [str(storage.reports_dir / f"{old}.json")]
     assert (storage.reports_dir / f"{young}.json").exists()
+
+
+def test_after_the_clock_has_leaped_nothing_goes_for_a_day(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, begun = settings.storage, time.time()
+    OrderBook.of(storage.orders_dir, ["A1"]).ask("a job")
+    report = file_of(storage, str(uuid4()), REPORT)
+    write_report(storage, JobReport(report.stem, "print", ("A1",), status="done"))
+
+    def swept_after(days: float) -> tuple[int, int]:
+        monkeypatch.setattr("time.time", lambda: begun + days * 24 * HOUR)
+        swept = sweep(settings, lambda _: {})
+        return swept.reports, swept.order_pages
+
+    assert swept_after(0) == swept_after(400) == swept_after(400.9) == (0, 0)
+    assert "removes nothing until" in why_resting(storage) and "removes nothing until" in caplog.text
+    assert swept_after(0.1) == (0, 0)
+    assert why_resting(storage) == ""  # the clock was set right
+    assert swept_after(400) == (0, 0)
+    assert swept_after(401.1) == (1, 1)  # it was right: the machine was off
+    assert not report.exists() and not why_resting(storage)
+
+
+def test_the_machine_may_be_off_for_some_days() -> None:
+    day = 24.0 * HOUR
+    assert not after(Rounds(0), 2.9 * day).rests(2.9 * day)
+    leaped = after(Rounds(0), 4 * day)
+    assert leaped.rests(4 * day) and leaped.rests(4.9 * day) and not leaped.rests(5 * day) and not leaped.rests(day)
+    assert after(leaped, 4.5 * day).rests(4.5 * day)
+    assert after(leaped, 8 * day).rests(8 * day), "it leaped again"
+    assert not after(None, 4 * day).rests(4 * day)
+
+
+def test_a_full_disk_or_a_damaged_file_keeps_housekeeping_from_nothing(settings: Settings) -> None:
+    storage = settings.storage
+    for spoil in (lambda: storage.rounds_file.write_text("{"), lambda: storage.rounds_file.unlink()):
+        gone = job(settings, "old", 25)
+        sweep(settings, of_failed_jobs)
+        assert not gone.exists() and storage.rounds_file.exists()
+        spoil()
+    storage.rounds_file.mkdir()
+    gone = job(settings, "old", 25)
+    sweep(settings, of_failed_jobs)
+    assert not gone.exists()

@@ -1,0 +1,68 @@
+"""When housekeeping last went round on this machine, so that a clock that is suddenly far ahead has nothing removed at
+once: reports and pages of the order book would be gone for good.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from mkiso.config.storage import Storage
+from mkiso.storage.files import Unreadable, moment_of, read_json, write_whole
+
+LEAP_SECONDS = 3 * 86_400
+"""So long after the last round a clock is rather wrong than a machine was off."""
+REST_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """The last round, and where there was a leap, the one before and the one after it; in seconds since 1970."""
+
+    last: float
+    before_leap: float = 0.0
+    after_leap: float = 0.0
+
+    def rests(self, now: float) -> bool:
+        """Whether nothing is removed now; by a clock that was set back everything is as before."""
+        return self.after_leap <= now < self.after_leap + REST_SECONDS
+
+
+_ROUNDS = TypeAdapter(Rounds)
+
+
+def after(before: Rounds | None, now: float) -> Rounds:
+    """What is known after a round. Pure."""
+    if before is None or now < before.last:
+        return Rounds(now)
+    if now - before.last > LEAP_SECONDS:
+        return Rounds(now, before.last, now)
+    return Rounds(now, before.before_leap, before.after_leap)
+
+
+def begin_round(storage: Storage) -> None:
+    """Write a round down."""
+    with suppress(OSError):  # on a full disk housekeeping makes room all the same
+        write_whole(storage.rounds_file, _ROUNDS.dump_json(after(_read(storage), time.time())))
+
+
+def why_resting(storage: Storage) -> str:
+    """Why housekeeping removes nothing now, in words; empty where it does."""
+    rounds = _read(storage)
+    if rounds is None or not rounds.rests(time.time()):
+        return ""
+    return (
+        f"Housekeeping removes nothing until {moment_of(rounds.after_leap + REST_SECONDS)}, since this machine's clock "
+        f"has gone from {moment_of(rounds.before_leap)} to {moment_of(rounds.after_leap)} without a round: set the "
+        "clock right if it is wrong; if mkiso was off so long, nothing is to be done."
+    )
+
+
+def _read(storage: Storage) -> Rounds | None:
+    try:
+        return read_json(storage.rounds_file, _ROUNDS)
+    except (FileNotFoundError, Unreadable):
+        return None
