@@ -79,8 +79,8 @@ def _taking_back(flow: Any, flow_run: FlowRun, state: State) -> Iterator[Job]:
 
 
 def _take_back(job: Job, asked: tuple[str, ...], selection: Selection) -> None:
-    for words in cancel_orders(job, asked, selection):
-        log.info("Job %s was cancelled: %s", job.id, words)
+    for words, is_left in cancel_orders(job, asked, selection):
+        log.log(logging.WARNING if is_left else logging.INFO, "Job %s was cancelled: %s", job.id, words)
 
 
 def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:

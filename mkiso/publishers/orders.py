@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from mkiso.errors import SelectionNotTold
+from mkiso.errors import MkisoError, SelectionNotTold
 from mkiso.formats.proven_set import ProvenSet
 from mkiso.languages import language
 from mkiso.publishers import publisher_of
@@ -82,22 +83,33 @@ def require_told(publisher: Publisher, found: Found) -> None:
         )
 
 
-def cancel_orders(job: Job, accession_numbers: tuple[str, ...], selection: Selection) -> list[str]:
-    """Ask the publishers to drop what this job has ordered, where they have a way; what came of each order in words.
+class TakenBack(NamedTuple):
+    """What came of an order of a cancelled job. `is_left`: the publisher has it still, or may have it."""
 
-    Raises PublisherUnavailable, PrintUncertain, ConfigurationError.
+    words: str
+    is_left: bool
+
+
+def cancel_orders(job: Job, accession_numbers: tuple[str, ...], selection: Selection) -> list[TakenBack]:
+    """Ask the publishers to drop what this job has ordered, where they have a way; one order that can't be taken back
+    keeps none of the others. Raises PrintUncertain where the order book can't be read.
     """
-    orders_dir, words = job.settings.storage.orders_dir, []
+    orders_dir, told = job.settings.storage.orders_dir, []
     for entry in orders_of(OrderBook.of(orders_dir, pages_of(accession_numbers, selection)).pages(), job.id):
-        publisher = publisher_of(entry.publisher, job.settings)
-        order = replace(
-            _order_of(job, accession_numbers, selection, publisher.name), volume=Volume(entry.volume, entry.volume)
-        )
-        asked = cancel(publisher, order, orders_dir)
-        if asked is not None:
-            dropped = f"the order at {publisher.name} was withdrawn, or asked to be dropped."
-            words.append(dropped if asked else f"{publisher.name} can't be asked to drop its order.")
-    return words
+        what = f"the order of disc {entry.volume} at {entry.publisher}"
+        try:
+            publisher = publisher_of(entry.publisher, job.settings)
+            order = _order_of(job, accession_numbers, selection, publisher.name)
+            asked = cancel(publisher, replace(order, volume=Volume(entry.volume, entry.volume)), orders_dir)
+        except (MkisoError, OSError) as error:
+            why = error.words if isinstance(error, MkisoError) else error.strerror
+            told.append(TakenBack(f"{what} is left, since it couldn't be taken back: {why}", is_left=True))
+            continue
+        if asked:
+            told.append(TakenBack(f"{what} was withdrawn, or asked to be dropped.", is_left=False))
+        elif asked is not None:
+            told.append(TakenBack(f"{what} is left: {entry.publisher} can't be asked to drop one.", is_left=True))
+    return told
 
 
 def _order_of(job: Job, accession_numbers: tuple[str, ...], selection: Selection, publisher_name: str) -> Order:

@@ -27,7 +27,6 @@ from mkiso.config.file import load
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Settings
 from mkiso.errors import (
-    ConfigurationError,
     MkisoError,
     PrintUncertain,
     ProofFailed,
@@ -429,21 +428,31 @@ def test_a_print_by_number_and_one_by_uid_know_of_each_other(
         decide(book.pages(), "by uid", 1, "robot")
 
 
-def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
+def test_an_order_that_cannot_be_taken_back_keeps_none_of_the_others(
+    settings: Settings, job_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     job = Job(JOB, "print", settings)
     assert cancel_orders(job, ("A1",), EVERYTHING) == []  # nothing was ordered
     given_order(settings, tmp_path)
-    assert cancel_orders(job, ("A1",), EVERYTHING) == ["the order at robot was withdrawn, or asked to be dropped."]
     book = OrderBook.of(settings.storage.orders_dir, ["A1"])
-    book.begin(book.open(JOB, 2, "rimage"))
-    told = cancel_orders(job, ("A1",), EVERYTHING)
-    assert [words.split(" was ")[0] for words in told] == [
-        "the order at robot",
-        "rimage can't be asked to drop its order.",
-    ]
-    book.begin(book.open(JOB, 3, "nobody"))
-    with pytest.raises(ConfigurationError):
-        cancel_orders(job, ("A1",), EVERYTHING)
+    for volume, publisher in ((0, "nobody"), (2, "rimage"), (3, "nobody")):
+        book.begin(book.open(JOB, volume, publisher))
+    caplog.set_level(logging.INFO, "mkiso.cleaning")
+    cleaning.drop_cancelled_print(None, cancelled(["A1"]), None)  # type: ignore[arg-type]
+    assert [file.suffix for file in (tmp_path / "robot").glob("*.CANCEL")] == [".CANCEL"]
+    told = [(each.levelname, each.getMessage()) for each in caplog.records if each.name == "mkiso.cleaning"]
+    gone, dropped = "There is no publisher 'nobody'", "was withdrawn, or asked to be dropped."
+    for (level, words), (its_level, what, why) in zip(
+        told,
+        (
+            ("WARNING", "the order of disc 0 at nobody is left", gone),
+            ("INFO", "the order of disc 1 at robot", dropped),
+            ("WARNING", "the order of disc 2 at rimage is left", "can't be asked to drop one."),
+            ("WARNING", "the order of disc 3 at nobody is left", gone),
+        ),
+        strict=True,
+    ):
+        assert level == its_level and f"was cancelled: {what}" in words and why in words
 
 
 def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(
