@@ -26,7 +26,7 @@ def newer_data(storage: Storage) -> Iterator[str]:
     before there was any.
     """
     for key, folder in _folders(storage):
-        file = _file(folder)
+        file = format_file(folder)
         try:
             if (number := read_json(file, _NUMBER)) > FORMAT:
                 yield (
@@ -54,7 +54,7 @@ def note_format(storage: Storage) -> None:
     try:
         storage.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for _, folder in _folders(storage):
-            file = _file(folder)
+            file = format_file(folder)
             if not file.exists() or read_json(file, _NUMBER) < FORMAT:
                 write_whole(file, f"{FORMAT}\n", durable=True)
     except OSError as error:
@@ -71,5 +71,6 @@ def _folders(storage: Storage) -> Iterator[tuple[str, Path]]:
         yield "storage.shared_dir", storage.shared_dir
 
 
-def _file(folder: Path) -> Path:
+def format_file(folder: Path) -> Path:
+    """Where the number of a folder stands."""
     return folder / "format"

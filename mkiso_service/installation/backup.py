@@ -1,5 +1,5 @@
 """`mkiso service backup`: what can't be made anew, copied while everything runs: configuration, archive ledger, order
-books.
+books, and the format number of the data.
 
 Discs are made anew from the PACS, and Prefect's database is history; neither is copied.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from mkiso.config.archive import Archive
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable
+from mkiso.storage.data_format import format_file
 from mkiso.storage.files import seconds_old, sync_file, sync_folder
 
 ABANDONED_SECONDS = 86_400
@@ -24,14 +25,21 @@ ABANDONED_SECONDS = 86_400
 
 def back_up(storage: Storage, archive: Archive, config: Path | None, target: Path) -> Path:
     """Copy into a new folder below `target`, mode 0700, which appears whole; that folder. Raises ConfigurationError
-    where it is there already, there is nothing to copy, or a file can't be read or written; LedgerDamaged,
-    LedgerUnavailable.
+    where it is there already, `target` isn't, there is nothing to copy, or a file can't be read or written;
+    LedgerDamaged, LedgerUnavailable.
     """
     if not (files := list(_files(storage, archive, config))):
         raise ConfigurationError(
             f"There is nothing to copy: {config or 'a configuration'} isn't there, and {storage.data_dir} has no "
             "ledger and no order books. Name the configuration: mkiso -c FILE service backup FOLDER."
         )
+    if not target.is_dir():  # and isn't made: on the disk below a mount point nobody would look for it
+        raise ConfigurationError(
+            f"Nothing is backed up: the folder {target} isn't there. Make it on the disk that it is to lie on; if you "
+            "have, that disk isn't mounted."
+        )
+    if (number := format_file(storage.data_dir)).is_file():
+        files.append((number, number.name))
     folder = target / f"mkiso-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     unfinished = target / f".{folder.name}"
     if folder.exists():
@@ -40,7 +48,7 @@ def back_up(storage: Storage, archive: Archive, config: Path | None, target: Pat
         for left in target.glob(".mkiso-*Z"):  # of a backup that was killed: it holds secrets, and nobody looks for it
             if seconds_old(left) > ABANDONED_SECONDS:
                 shutil.rmtree(left)
-        unfinished.mkdir(mode=0o700, parents=True)
+        unfinished.mkdir(mode=0o700)
         try:
             _fill(unfinished, files)
             unfinished.rename(folder)

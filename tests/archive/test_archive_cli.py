@@ -279,7 +279,7 @@ def test_a_damaged_ledger_is_said_with_what_to_do_and_left_as_it_is(
     with pytest.raises(LedgerDamaged) as caught:
         Ledger.open(settings)
     assert isinstance(caught.value, PermanentError)
-    backups = settings.storage.data_dir / "backups"
+    (backups := settings.storage.data_dir / "backups").mkdir()
     assert run(["service", "backup", str(backups)]) == 1
     assert f"{ledger} is damaged" in capsys.readouterr().err
     assert list(backups.iterdir()) == []

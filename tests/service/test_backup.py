@@ -23,6 +23,8 @@ def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Pa
     data = tmp_path / "data"
     (data / "discs" / "orders").mkdir(parents=True)
     (data / "discs" / "orders" / "abc.json").write_text("[]")
+    (data / "format").write_text("1\n")
+    (tmp_path / "backups").mkdir()
     config = tmp_path / "mkiso.yaml"
     config.write_text("storage: {data_dir: data}\n")
     with closing(sqlite3.connect(data / "ledger.sqlite", isolation_level=None)) as writer:
@@ -40,6 +42,7 @@ def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Pa
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == {
         "config.yaml",
+        "format",
         "ledger.sqlite",
         "orders/abc.json",
     }
@@ -82,6 +85,7 @@ def test_a_backup_that_cant_be_made_leaves_nothing_and_says_why(
     config.write_text("storage: {data_dir: data}\n")
     monkeypatch.setenv("MKISO_CONFIG", str(config))
     ledger.mkdir(parents=True)
+    backups.mkdir()
     assert run(["service", "backup", str(backups)]) == 1
     assert f"{ledger} can't be read" in capsys.readouterr().err
     ledger.rmdir()
@@ -91,9 +95,22 @@ def test_a_backup_that_cant_be_made_leaves_nothing_and_says_why(
     assert list(backups.iterdir()) == []
     ledger.unlink()
     backups.rmdir()
-    backups.symlink_to("/proc/nowhere")
+    config.write_text("storage: {data_dir: data}\n")
+    backups.symlink_to("/proc/self")
     assert run(["service", "backup", str(backups)]) == 2
     assert f"Nothing is backed up: {backups}" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_missing_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It lies on a disk that isn't mounted, and would be made on the disk below."""
+    (tmp_path / "mkiso.yaml").write_text("storage: {data_dir: data}\n")
+    monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "mkiso.yaml"))
+    (disk := tmp_path / "disk").mkdir()
+    assert run(["service", "backup", str(disk / "mkiso")]) == 2
+    assert f"the folder {disk / 'mkiso'} isn't there" in capsys.readouterr().err
+    assert list(disk.iterdir()) == []
 
 
 def test_a_backup_of_nothing_is_an_error(
