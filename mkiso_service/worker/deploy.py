@@ -7,18 +7,33 @@ from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, WorkPoolFilter, WorkPoolFilterName
-from prefect.client.schemas.objects import WorkQueue
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import StateType, WorkQueue
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.schedules import Schedule
+from prefect.states import Crashed
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso_service.prefect.environment import ONE_AT_A_TIME, QUEUES, not_taken
 from mkiso_service.worker.deployments import Deployment, deployments, parameter_form
 from mkiso_service.worker.worker import WarmWorker
+
+STRANDED = (
+    "Somebody has removed its work queue in Prefect, so no worker finds it. Ask again; where a print had begun before, "
+    "look at the robot first."
+)
 
 
 async def ensure_deployments(settings: Settings) -> None:
@@ -44,6 +59,21 @@ async def is_missing(settings: Settings) -> bool:
     async with get_client() as client:
         there = await _deployments_there(client, settings)
     return not {each.name for each in deployments(settings.archive)} <= there.keys()
+
+
+async def end_stranded(settings: Settings) -> int:
+    """End what waits without a work queue, since no worker finds it: somebody has removed its queue, which is made anew
+    without its runs, or has retried a run of a removed one; how many there were.
+    """
+    async with get_client() as client:
+        there = await _deployments_there(client, settings)
+        ours = DeploymentFilter(id=DeploymentFilterId(any_=[each.id for each in there.values()]))
+        waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+        runs = await client.read_flow_runs(flow_run_filter=waiting, deployment_filter=ours) if there else []
+        stranded = [run for run in runs if run.work_queue_id is None]
+        for run in stranded:
+            await client.set_flow_run_state(run.id, Crashed(message=STRANDED), force=True)
+    return len(stranded)
 
 
 async def _deployments_there(client: PrefectClient, settings: Settings) -> dict[str, DeploymentResponse]:

@@ -18,7 +18,7 @@ from mkiso.housekeeping import sweep
 from mkiso.languages import language
 from mkiso.pictures.process import bare_environment
 from mkiso_service.ending import jobs_grace_seconds, on_signals
-from mkiso_service.worker.deploy import ensure_deployments, is_missing
+from mkiso_service.worker.deploy import end_stranded, ensure_deployments, is_missing
 from mkiso_service.worker.deployments import deployments
 from mkiso_service.worker.executor import FlowRunExecution, warm_context
 from mkiso_service.worker.inboxes import LOOK_SECONDS, InboxWatch
@@ -104,13 +104,17 @@ async def _sweep_regularly(settings: Settings, worker: WarmWorker) -> None:
 
 
 async def _look_after_deployments(settings: Settings) -> None:
-    """Make anew what somebody has removed from Prefect, or lost with its database: else nobody could ask."""
+    """Make anew what somebody has removed from Prefect, or lost with its database: else nobody could ask, and who has
+    asked would wait for ever.
+    """
     while True:
         await asyncio.sleep(DEPLOYMENT_CHECK_SECONDS)
         try:
             if await is_missing(settings):
                 log.warning("Prefect has lost deployments of mkiso or their work pool: they are made anew.")
                 await ensure_deployments(settings)
+            if ended := await end_stranded(settings):
+                log.warning("%d runs waited without a work queue, which somebody has removed: they are ended.", ended)
         except Exception as error:
             log.warning("Looking after the deployments failed (%s); it is tried again.", type(error).__name__)
 

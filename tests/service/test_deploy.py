@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
+from prefect.states import AwaitingRetry, Failed
 
 from mkiso.config.archive import Archive
 from mkiso.config.settings import Prefect, Settings
 from mkiso_service.prefect.environment import QUEUES
-from mkiso_service.worker.deploy import ensure_deployments, is_missing
+from mkiso_service.worker.deploy import end_stranded, ensure_deployments, is_missing
 from tests.webhook.prefect_server import AUTH, asked_here
 
 pytestmark = pytest.mark.peer
@@ -125,6 +126,37 @@ def test_schedule_pool_and_queues_are_made_right(settings: Settings) -> None:
         assert schedule.active and schedule.schedule == before["deployments"]["nightly"][2][0].schedule
         await _remove("print_disc/print")
         assert await is_missing(settings)
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_in_a_queue_that_is_removed_is_told(settings: Settings) -> None:
+    async def scenario() -> None:
+        await ensure_deployments(settings)
+        async with get_client() as client:
+            own = await client.read_deployment_by_name("make_disc/download")
+            printing = await client.read_deployment_by_name("print_disc/print")
+            flow_id = await client.create_flow_from_name("others")
+            others = await client.create_deployment(flow_id=flow_id, name="download")  # without a pool: nobody's of us
+            asked = {"accession_numbers": ["A1"]}
+            waits, ended = [await client.create_flow_run_from_deployment(own.id, parameters=asked) for _ in range(2)]
+            elsewhere = await client.create_flow_run_from_deployment(printing.id, parameters=asked)
+            foreign = await client.create_flow_run_from_deployment(others)
+            await client.set_flow_run_state(ended.id, Failed(), force=True)
+            assert await end_stranded(settings) == 0
+            queue = await client.read_work_queue_by_name("downloads", work_pool_name="mkiso")
+            await client.delete_work_queue_by_id(queue.id)
+            assert await is_missing(settings)
+            await ensure_deployments(settings)
+            assert await end_stranded(settings) == 1
+            state = (await client.read_flow_run(waits.id)).state
+            assert state and state.is_crashed() and "removed its work queue" in (state.message or "")
+            for run in (elsewhere, foreign):
+                state = (await client.read_flow_run(run.id)).state
+                assert state and state.is_scheduled()
+            await client.set_flow_run_state(ended.id, AwaitingRetry(), force=True)  # as Retry in the UI does
+            assert await end_stranded(settings) == 1
+            assert await end_stranded(settings) == 0
 
     asyncio.run(scenario())
 
