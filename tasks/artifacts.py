@@ -4,6 +4,7 @@ or fails for want of one.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,22 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+
+from mkiso.study.identity import one_line
+
+_SIGNS = re.compile(r"[\\`*_\[\]<>&~|]|^[-+#=]|^\d{1,9}(?=[.)](\s|$))")
+"""What means something in Markdown, anywhere or at the beginning; a number of a list."""
+
+
+def as_markdown(value: object) -> object:
+    """A cell that Prefect's UI shows as it is: it takes each text for Markdown, a link or a picture from elsewhere
+    among it.
+    """
+    return _SIGNS.sub(_escaped, one_line(value)) if isinstance(value, str) else value
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    return f"{sign[0]}\\" if sign[0].isdecimal() else f"\\{sign[0]}"
 
 
 class Artifacts:
@@ -47,8 +64,8 @@ class Artifacts:
         self._make(lambda: self._move(percent, words))
 
     def table(self, key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
-        """Show a table as it is now."""
-        shown: list[dict[str, Any]] = [dict(row) for row in rows]
+        """Show a table as it is now. Its texts may come from a PACS or from anybody who asks."""
+        shown: list[dict[str, Any]] = [{name: as_markdown(value) for name, value in row.items()} for row in rows]
         self._make(lambda: create_table_artifact(shown, key=key, description=description))
 
     def link(self, key: str, address: str, words: str) -> None:
