@@ -12,11 +12,13 @@ printed in hexadecimal, with the traceback. Exits 1 after one, 2 without atheris
 from __future__ import annotations
 
 import argparse
+import atexit
 import hashlib
 import importlib.util
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,6 +115,9 @@ def _serve(targets: str, name: str, arguments: list[str]) -> None:
         run = import_module(targets).TARGETS[name].run
     warnings.simplefilter("ignore")
     logging.disable()
+    # As Python ends, a signal that has a handler gets its default action back, which is the process's end: libFuzzer's
+    # own clock would end it before its finding is written down.
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     atheris.Setup([sys.argv[0], *arguments], run)
     atheris.Fuzz()
 

@@ -17,10 +17,19 @@ needs_atheris = pytest.mark.skipif(
 )
 
 PLANTED = """
+import time
 from fuzzing.targets import Target
+
+class Slow:  # garbage as Python ends, which then takes longer than a round of libFuzzer's clock, as on a busy machine
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self, sleep=time.sleep):
+        sleep(4)
 
 def run(data):
     if data[:2] == b"\\xfe\\xed":
+        Slow()
         raise ValueError("planted")
 
 TARGETS = {"planted": Target(run, lambda: iter([b"\\xfe\\x01\\x02"]), 16, (b"\\xed",))}
