@@ -504,6 +504,40 @@ def test_numbers_that_are_looked_up_as_one_are_told_of(browser: Chromium, tmp_pa
             assert str(clerk.reads("#problem")).endswith(hint) == told
 
 
+@pytest.mark.parametrize(
+    "pasted", ["134\t77", "134\n77\n", "\t134\t77\t", "134, 77", "134\t\n 77\t134\r\n", "77\t134,77"]
+)
+def test_numbers_that_come_from_a_table_are_several(browser: Chromium, tmp_path: Path, pasted: str) -> None:
+    settings = settings_in(tmp_path)
+    with with_pacs(settings, tmp_path / "pacs", "134", "77") as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        paste(browser, pasted)
+        browser.until("!document.getElementById('whose').hidden")
+        shown = browser.run("[...document.querySelectorAll('#whose tbody tr')].map((row) => row.cells[0].textContent)")
+        assert isinstance(shown, list) and sorted(shown) == ["134", "77"]
+
+
+@pytest.mark.parametrize("pasted", ["134\t\t77", "134,\t77", "134,", "134;77"])
+def test_what_may_be_another_number_or_lacks_one_is_looked_up_as_it_is(
+    browser: Chromium, tmp_path: Path, pasted: str
+) -> None:
+    settings = settings_in(tmp_path)
+    with with_pacs(settings, tmp_path / "pacs", "134", "77") as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        paste(browser, pasted)
+        browser.until(f"{clerk.text('#problem')} !== ''")
+        assert browser.run("document.getElementById('whose').hidden")
+
+
+def paste(browser: Chromium, text: str) -> None:
+    """Have a text in the field as the clipboard brings it, and ask."""
+    browser.until_ready("numbers")
+    browser.run(f"document.execCommand('insertText', false, {json.dumps(text)})")
+    browser.press("Enter")
+
+
 def test_a_clerk_sees_that_a_slow_pacs_is_being_asked(browser: Chromium, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         pacs = CMove(ae_title="SILENT", host="127.0.0.1", port=silent.getsockname()[1])

@@ -207,9 +207,10 @@ function askAgain(question, again) {
   $("birth-date").focus();
 }
 
-// Between commas an empty place is left in: the service refuses it, since it may stand for a study that somebody wanted.
+// Between commas, and between the tabs of a row that comes from a table, an empty place is left in: the service refuses it, since it may stand for a study
+// that somebody wanted. A number can have neither in it; a semicolon it can.
 function asked(text) {
-  return [...new Set(text.split("\n").filter((line) => line.trim()).flatMap((line) => line.split(",")).map((number) => number.trim()))];
+  return [...new Set(text.split("\n").filter((line) => line.trim()).flatMap((line) => line.trim().split(/[,\t]/)).map((number) => number.trim()))];
 }
 
 $("ask").addEventListener("submit", (event) => {
