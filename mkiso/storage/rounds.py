@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from mkiso.config.storage import Storage
 from mkiso.storage.files import Unreadable, moment_of, read_json, write_whole
 
-LEAP_SECONDS = 3 * 86_400
+LEAP_SECONDS = 7 * 86_400
 """So long after the last round a clock is rather wrong than a machine was off."""
 REST_SECONDS = 86_400
 

@@ -244,7 +244,7 @@ def _serve(settings: Settings) -> None:
     db_vacuum._delete_orphaned_by_flow_run = delete_orphans
     db_vacuum._delete_flow_run_batch = delete_old_runs
     prefect.__ui_v2_static_path__ = NO_FOLDER  # what isn't there isn't served, and no button leads to it
-    PrefectSettings.hash_key = _no_key  # type: ignore[method-assign]
+    PrefectSettings.hash_key = _no_key  # type: ignore[method-assign, assignment]
     app = create_app(final=True)  # begins the logging, too
     if ui := get_current_settings().server.ui.static_directory:
         for folder in Path(ui).rglob("*/"):

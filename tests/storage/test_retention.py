@@ -383,12 +383,12 @@ def test_after_the_clock_has_leaped_nothing_goes_for_a_day(
 
 def test_the_machine_may_be_off_for_some_days() -> None:
     day = 24.0 * HOUR
-    assert not after(Rounds(0), 2.9 * day).rests(2.9 * day)
-    leaped = after(Rounds(0), 4 * day)
-    assert leaped.rests(4 * day) and leaped.rests(4.9 * day) and not leaped.rests(5 * day) and not leaped.rests(day)
-    assert after(leaped, 4.5 * day).rests(4.5 * day)
-    assert after(leaped, 8 * day).rests(8 * day), "it leaped again"
-    assert not after(None, 4 * day).rests(4 * day)
+    assert not after(Rounds(0), 6.9 * day).rests(6.9 * day)
+    leaped = after(Rounds(0), 8 * day)
+    assert leaped.rests(8 * day) and leaped.rests(8.9 * day) and not leaped.rests(9 * day) and not leaped.rests(day)
+    assert after(leaped, 8.5 * day).rests(8.5 * day)
+    assert after(leaped, 16 * day).rests(16 * day), "it leaped again"
+    assert not after(None, 8 * day).rests(8 * day)
 
 
 def test_a_full_disk_or_a_damaged_file_keeps_housekeeping_from_nothing(settings: Settings) -> None:
