@@ -112,6 +112,11 @@ class Supervisor:
         found = until(lambda: set(self.folder.glob(f"{name}.[0-9]*")) - beside, LONG)
         return json.loads(found.pop().read_text())
 
+    def kill(self, name: str) -> None:
+        """Kill a part, once the supervisor knows it: a fork may run before that. Process 0 would be our whole group."""
+        pid = until(lambda: process_states(self.storage)[name]["pid"], LONG)
+        os.kill(pid, signal.SIGKILL)
+
     def ended(self) -> tuple[int, str]:
         _, errors = self.process.communicate(timeout=LONG)
         return self.process.returncode, errors
@@ -153,7 +158,7 @@ def test_a_fork_that_is_killed_is_forked_again_and_remembered(begin: Begin, tmp_
     supervisor = begin(FRESH)
     first = supervisor.told("alone")
     before = frozenset(tmp_path.glob("alone.[0-9]*"))
-    os.kill(process_states(supervisor.storage)["alone"]["pid"] or 0, signal.SIGKILL)
+    supervisor.kill("alone")
     again = supervisor.told("alone", before)
     assert again["parent"] == first["parent"] and set(again["descriptors"]) <= {ROOT}
     assert not set(first["random"]) & set(again["random"])
@@ -167,7 +172,7 @@ def test_who_starts_it_may_ignore_its_children_or_give_no_input(begin: Begin, tm
     supervisor = begin(f"{FRESH}\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nos.close(0)\n")
     assert supervisor.told("alone")["input"] == ""
     before = frozenset(tmp_path.glob("alone.[0-9]*"))
-    os.kill(process_states(supervisor.storage)["alone"]["pid"] or 0, signal.SIGKILL)
+    supervisor.kill("alone")
     assert supervisor.told("alone", before)
     supervisor.process.terminate()
     assert supervisor.ended()[0] == 0
