@@ -29,7 +29,7 @@ from tasks.cleaning import standings
 
 log = logging.getLogger("mkiso.worker")
 
-API_POLL_SECONDS = 0.1
+API_POLL_SECONDS = 0.03
 SWEEP_SECONDS = 3600
 DEPLOYMENT_CHECK_SECONDS = 15
 TROUBLED_SECONDS = 10
