@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from pydicom import Dataset
-
 from mkiso.languages import SOURCE
 from mkiso.media.file_set import Leaf, PatientBranch, Series, leaves
 from mkiso.media.names import component
@@ -29,6 +27,7 @@ from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
 from mkiso.pictures.stacks import Slice, Stack, evenly_with, stacks_of
 from mkiso.pictures.values import PictureFile, Reason
 from mkiso.study.models import DiscFile, Instance
+from mkiso.study.references import named_in_sequence
 from mkiso.study.text import text
 
 Amount = Literal["values", "all", "key", "thumbnails", "none"]
@@ -151,7 +150,9 @@ def of_reports(leaves: Collection[Leaf], showing: Showing) -> bool:
 def shown_reports(tree: Collection[PatientBranch], showing: Showing) -> dict[str, tuple[ShownReport, ...]]:
     """The reports of each study of a disc, by its Study Instance UID."""
     folders = study_folders(tree)
-    older = {uid for leaf in leaves(tree) for uid in _predecessors(leaf.instance.header)}
+    older = {
+        uid for leaf in leaves(tree) for uid in named_in_sequence(leaf.instance.header, "PredecessorDocumentsSequence")
+    }
     return {
         study.study_instance_uid: tuple(
             _report(leaf, number, folders[study.study_instance_uid], showing.reports, older)
@@ -168,13 +169,6 @@ def shown_reports(tree: Collection[PatientBranch], showing: Showing) -> dict[str
         for patient in tree
         for study in patient.studies
     }
-
-
-def _predecessors(header: Dataset) -> Iterator[str]:
-    for study in header.get("PredecessorDocumentsSequence") or ():
-        for series in study.get("ReferencedSeriesSequence") or ():
-            for document in series.get("ReferencedSOPSequence") or ():
-                yield text(document, "ReferencedSOPInstanceUID")
 
 
 def _report(leaf: Leaf, number: int, folder: PurePosixPath, reports: Reports, older: Collection[str]) -> ShownReport:

@@ -1,16 +1,17 @@
-"""Rejection notes: Key Object Selections by which a modality says of images of their study that nobody shall use them
-(IHE RAD TF-2 4.66.4.1.3, Imaging Object Change Management). An archive that knows them gives these images to nobody;
-one that doesn't lists both.
+"""Rejection notes: Key Object Selections by which a modality says that images of their study must not be used (IHE RAD
+TF-2 4.66.4.1.3, Imaging Object Change Management). An archive that knows them gives these images to nobody; one that
+doesn't lists both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from pydicom import Dataset
 
 from mkiso.errors import PatientMismatch
+from mkiso.study.references import named_in_sequence
 from mkiso.study.text import stated
 from mkiso.study.values import StudyRetrieved
 
@@ -20,7 +21,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
 """Of the titles of such notes (PS3.16 CID 7011, DCM) those by which an image may be of another patient."""
 _KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
-_CODE_VALUE, _CODING_SCHEME, _REFERENCED_SOP_INSTANCE_UID = 0x00080100, 0x00080102, 0x00081155
+_CODE_VALUE, _CODING_SCHEME = 0x00080100, 0x00080102
+_EVIDENCE = "CurrentRequestedProcedureEvidenceSequence"
 
 
 def reason_of(header: Dataset) -> str:
@@ -37,16 +39,9 @@ def none_rejected(studies: Iterable[StudyRetrieved]) -> None:
         headers = [instance.header for instance in each.instances]
         there = {stated(header, _SOP_INSTANCE_UID) for header in headers}
         for header in headers:
-            if (reason := reason_of(header)) and not there.isdisjoint(_named_in(header)):
+            if (reason := reason_of(header)) and not there.isdisjoint(named_in_sequence(header, _EVIDENCE)):
                 raise PatientMismatch(
                     f"Images of {each.study.called} were rejected {reason}, and the PACS gives them all the same, so "
                     "they may be of another patient. Have them taken out of the PACS, then ask again.",
                     accession_numbers=[each.study.accession_number],
                 )
-
-
-def _named_in(note: Dataset) -> Iterator[str]:
-    for study in note.get("CurrentRequestedProcedureEvidenceSequence") or ():
-        for series in study.get("ReferencedSeriesSequence") or ():
-            for image in series.get("ReferencedSOPSequence") or ():
-                yield stated(image, _REFERENCED_SOP_INSTANCE_UID)

@@ -111,7 +111,7 @@ def _lacking_authority(section: str, authority: Path | None) -> Iterator[str]:
 
 
 def _outdated(key: str, file: Path | None) -> Iterator[str]:
-    """Of a certificate of ours, which others refuse today. What can't be read is told by whoever reads it."""
+    """Say that a certificate of ours isn't valid today. Another check tells of a file that can't be read."""
     if file is None:
         return
     with suppress(OSError, ValueError):

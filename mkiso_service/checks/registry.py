@@ -179,7 +179,7 @@ def _patient_api(site: Site) -> str:
         return f"{api.base_url} answers"
     headers = {name: value.get_secret_value() for name, value in api.headers.items()}
     try:  # any answer over HTTP shows that it can be reached; no patient is asked for
-        verify = not is_plain(api.base_url) and trusting()  # as whoever looks a patient up trusts
+        verify = not is_plain(api.base_url) and trusting()  # the same trust as in a job
         answer = httpx.head(api.base_url, timeout=site.limit_seconds, headers=headers, trust_env=False, verify=verify)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise PatientApiUnavailable(f"The patient API can't be reached ({why_unreachable(error)}).") from None

@@ -1,6 +1,6 @@
-"""/api/health: each dependency asked at most every five seconds, one that isn't well every second and a half, a part of
-the service that isn't well, since it may be starting, every quarter of a second; all at once, and never waited for
-longer than the answer may take. Whoever asks each second, as a monitor does, waits for none.
+"""/api/health. Each dependency is checked at most every five seconds. One that isn't well is checked every second and a
+half; a part of the service itself every quarter of a second, since it may be starting. All checks run at once, and no
+answer waits longer than it may take. A monitor that asks each second waits for no check.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images of which the study itself says that nobody shall use them make no patient's disc (IHE RAD TF-2 4.66)."""
+"""No patient's disc is made of images that their own study says must not be used (IHE RAD TF-2 4.66)."""
 
 from __future__ import annotations
 
