@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def test_no_file_of_a_disc_says_whose_it_is_and_each_page_what_it_is(tmp_path: P
         for page in pages:
             text = page.source.read_text("utf-8-sig").replace("&#39;", "'") if page.source else ""
             assert page.path.name == "SHA256.TXT" or WORDS[language] in " ".join(text.split()), page
-            assert not [word for word in ("Ada", "Otto", "1964") if word in text], page
+            told = re.sub(r"\b[0-9a-f]{64}\b", "", text)  # a hash has each year in it now and then
+            assert not [word for word in ("Ada", "Otto", "1964") if word in told], page
     sealed = lay_out_set(copied, site, tmp_path / "s", created=CREATED, medium="cd", envelopes=Envelopes("12345-67890"))
     locked = lay_out_set(copied, site, tmp_path / "l", created=CREATED, medium="zip-encrypted")
     outside = [file for made in (sealed, locked) for file in made.layouts[0].files if file.path.stem in OUTSIDE]

@@ -120,7 +120,7 @@ def test_a_single_disc_is_its_own_first_part(client: httpx.Client, desk: Desk, s
 def test_no_byte_of_a_set_comes_from_a_questions_address(client: httpx.Client, set_a: str) -> None:
     for path in (ONE, f"{ONE}&part=1", f"{ONE}&part=2", f"{ONE}&part=2&set={set_a}", f"{ONE}&set={set_a}"):
         answer = client.get(path)
-        assert answer.status_code in (303, 409) and b"a1a1" not in answer.content and b"a2a2" not in answer.content
+        assert answer.status_code in (303, 409) and b"a1" * 6 not in answer.content and b"a2" * 6 not in answer.content
         if answer.status_code == 303:
             assert re.fullmatch(r"/api/iso/jobs/[0-9a-f-]{36}(/disc\?part=[12])?", answer.headers["location"])
             assert answer.headers["cache-control"] == "private, no-store"

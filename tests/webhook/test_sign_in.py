@@ -52,7 +52,7 @@ class Person:
             name, _, rest = told.partition("=")
             value = rest.partition(";")[0].strip('"')
             jar[name] = value
-            if not value or "max-age=0" in told.lower() or "1970" in told:
+            if not value or "max-age=0" in told.lower() or " 1970 " in told.replace("-", " "):
                 del jar[name]
         return answer
 
