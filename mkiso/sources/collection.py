@@ -6,14 +6,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydicom import Dataset
 
 from mkiso.dataset.header import read_header
 from mkiso.errors import InstanceConflict
 from mkiso.sources.protocol import Source
+from mkiso.sources.query import expected_instances, find_series
 from mkiso.sources.retrieve import retrieve
 from mkiso.storage.job import Job
 from mkiso.study import identity
 from mkiso.study.models import Arrival, Instance, Study
+from mkiso.study.rejections import KEY_OBJECT
 from mkiso.study.values import StudyRetrieved
 
 
@@ -58,4 +65,32 @@ def retrieve_study(
     except InstanceConflict:  # of none that came can be said by now that it is the PACS's
         job.forget(study.study_instance_uid)
         raise
-    return StudyRetrieved(grown, tuple(instances.values()))
+    return StudyRetrieved(grown, tuple(instances.values()), _notes_beside(source, job, grown, stop))
+
+
+def _notes_beside(source: Source, job: Job, study: Study, stop: threading.Event | None) -> tuple[Dataset, ...]:
+    """The headers of the Key Object Selections in series that aren't chosen: one may reject images of those that are
+    (mkiso.study.rejections). Raises what retrieve raises, DamagedInstance.
+    """
+    beside = find_series(source, study) if study.chosen else ()
+    series = tuple(
+        each.series_instance_uid
+        for each in beside
+        if each.modality == KEY_OBJECT and each.series_instance_uid not in study.chosen
+    )
+    if not series:
+        return ()
+    notes = replace(study, chosen=series, listed_elsewhere=())
+    notes = replace(notes, expected=expected_instances(source, notes))
+    headers: list[Dataset] = []
+    with TemporaryDirectory(dir=job.folder, prefix="notes") as folder:
+        retrieve(
+            source,
+            job.settings.identity,
+            notes,
+            Path(folder),
+            (),
+            lambda arrival: headers.append(read_header(arrival.path)),
+            stop,
+        )
+    return tuple(headers)

@@ -7,6 +7,7 @@ jobs/<job id>/job.json         what was asked and found
               pictures/        of each instance, by its SHA-256 (mkiso.media.rendering)
               documents/       the files of its reports, by the same (mkiso.media.reporting)
               converted/       instances in another transfer syntax, by the same (mkiso.media.explicit)
+              notes…/          what is read of series that aren't chosen, for as long (mkiso.sources.collection)
               disc/            the files that mkiso makes for each volume
               disc1.…          the image of each volume, until it is shelved
 """

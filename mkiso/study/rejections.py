@@ -19,6 +19,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
     {"113037": "for patient safety reasons", "113038": "for an incorrect modality worklist entry"}
 )
 """Of the titles of such notes (PS3.16 CID 7011, DCM) those by which an image may be of another patient."""
+KEY_OBJECT = "KO"
+"""Their Modality (PS3.3 C.17.6.1)."""
 _KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 _CODE_VALUE, _CODING_SCHEME = 0x00080100, 0x00080102
@@ -34,11 +36,11 @@ def reason_of(header: Dataset) -> str:
 
 
 def none_rejected(studies: Iterable[StudyRetrieved]) -> None:
-    """Raise PatientMismatch where images are there together with a note that rejects them."""
+    """Raise PatientMismatch where images are there together with a note that rejects them, whatever series it is of."""
     for each in studies:
         headers = [instance.header for instance in each.instances]
         there = {stated(header, _SOP_INSTANCE_UID) for header in headers}
-        for header in headers:
+        for header in (*headers, *each.notes):
             if (reason := reason_of(header)) and not there.isdisjoint(named_in_sequence(header, _EVIDENCE)):
                 raise PatientMismatch(
                     f"Images of {each.study.called} were rejected {reason}, and the PACS gives them all the same, so "

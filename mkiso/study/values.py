@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydicom import Dataset
+
 from mkiso.study import identity
 from mkiso.study.models import Instance, Patient, Study
 from mkiso.study.selection import EVERYTHING, Selection
@@ -72,10 +74,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StudyRetrieved:
-    """One study as the PACS lists it after its last C-MOVE, and every instance that is stored of it."""
+    """One study as the PACS lists it after its last C-MOVE, and every instance that is stored of it. `notes` are the
+    headers of Key Object Selections in those of its series that aren't chosen.
+    """
 
     study: Study
     instances: tuple[Instance, ...]
+    notes: tuple[Dataset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

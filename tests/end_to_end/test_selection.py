@@ -19,6 +19,7 @@ from peers.folder_robots import JsonRobot
 from peers.orthanc import Orthanc
 from peers.storescp import Storescp
 from tests.end_to_end.conftest import Hospital, Open
+from tests.study.test_rejections import WRONG_ENTRY, note
 
 pytestmark = [pytest.mark.end_to_end]
 WORDS = "Not everything is on this disc."
@@ -31,6 +32,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     return {
         "A1": make_study(folder / "1", "A1", kinds=kinds),
         "": make_study(folder / "2", "", kinds={"ct": 2}),
+        "N1": rejected_in_part(folder / "N1"),
         "B1": make_study(folder / "3", "B1", kinds={"ct": 2}),
         "B1, the other": make_study(folder / "4", "B1", kinds={"mr": 2}, number=2),
         **{
@@ -44,6 +46,12 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
             )
         },
     }
+
+
+def rejected_in_part(folder: Path) -> list[Path]:
+    """A study whose note says that one of its CT images was taken of another patient."""
+    files = make_study(folder, "N1", kinds={"ct": 3, "mr": 2})
+    return [*files, note(folder, series_of(files, "CT")[1][:1], WRONG_ENTRY)]
 
 
 def of_the_chest(files: list[Path]) -> list[Path]:
@@ -116,6 +124,23 @@ def test_a_disc_of_a_series_holds_it_alone_and_says_so(
     assert http.get("/api/iso/download", params={**query, "series_uid": uid}).headers["etag"] == answer.headers["etag"]
     letter = http.get(f"/api/iso/jobs/{job['job_id']}/letter.pdf")
     assert letter.status_code == 200
+
+
+def test_a_note_in_a_series_that_is_not_chosen_is_heeded(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    http = hospital.service.http
+    for chosen in ({}, {"series_uid": series_of(studies["N1"], "CT")[0]}):
+        refused = http.get("/api/iso/download", params={"accession_number": "N1", **chosen})
+        assert (refused.status_code, refused.json()["code"]) == (409, "patient_mismatch")
+        assert "rejected for an incorrect modality worklist entry" in refused.json()["error"]
+    uid, files = series_of(studies["N1"], "MR")
+    answer = http.get("/api/iso/download", params={"accession_number": "N1", "series_uid": uid})
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "disc.iso").write_bytes(answer.content)
+    assert_holds_exactly(extract(tmp_path / "disc.iso", tmp_path / "disc"), files)
+    job = http.get(f"/api/iso/jobs/{answer.headers['content-location'].split('/')[4]}").json()
+    assert [(study["received"], study["series"], study["of_series"]) for study in job["studies"]] == [(2, 1, 3)]
 
 
 def test_a_study_without_a_number_has_a_disc(

@@ -23,7 +23,7 @@ def note(folder: Path, images: list[Path], reason: str, scheme: str = "DCM") -> 
     """A Key Object Selection about these images."""
     rejected = [dcmread(image, stop_before_pixels=True) for image in images]
     made = report(map(reference, rejected), sop_class=uid.KeyObjectSelectionDocumentStorage)
-    made.ConceptNameCodeSequence = code("A reason", reason, scheme)
+    made.ConceptNameCodeSequence, made.Modality = code("A reason", reason, scheme), "KO"
     of_study, of_series = Dataset(), Dataset()
     of_series.SeriesInstanceUID = rejected[0].SeriesInstanceUID
     of_series.ReferencedSOPSequence = Sequence([each.ReferencedSOPSequence[0] for each in map(reference, rejected)])
