@@ -28,11 +28,13 @@ LONG_CHARACTERS = 100_000
 @dataclass(frozen=True, slots=True)
 class Reports:
     """The files of each report, by the SHA-256 of its instance's file; a report without files has none of them. `read`:
-    what was read for the files already, without its drawings.
+    what was read for the files already, without its drawings. `replaces`: of a CDA its own document ID and those of
+    the documents whose place it takes.
     """
 
     of: Mapping[str, tuple[MadeFile, ...]] = field(default_factory=dict)
     read: Mapping[str, Report] = field(default_factory=dict)
+    replaces: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
 
 
 NO_REPORTS = Reports()
@@ -47,6 +49,7 @@ def prepare_reports(instances: Collection[Instance], folder: Path) -> Reports:
     """Make the files of every report among these instances. One that can't be read has none, and its page says why."""
     files: dict[str, tuple[MadeFile, ...]] = {}
     read: dict[str, Report] = {}
+    replaces: dict[str, tuple[str, frozenset[str]]] = {}
     for instance in instances:
         kind, sha256 = kind_of(instance), instance.arrival.sha256
         if kind not in KINDS:
@@ -57,7 +60,9 @@ def prepare_reports(instances: Collection[Instance], folder: Path) -> Reports:
             files[sha256] = _made(instance.arrival.path, report.body, folder / sha256)
             if kept := _kept(report):
                 read[sha256] = kept
-    return Reports(files, read)
+            if isinstance(report.body, Encapsulated) and report.body.document_id:
+                replaces[sha256] = report.body.document_id, report.body.replaces
+    return Reports(files, read, replaces)
 
 
 def kind_of(instance: Instance) -> str:

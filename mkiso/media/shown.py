@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -109,7 +110,7 @@ class ShownSeries:
 @dataclass(frozen=True, slots=True)
 class ShownReport:
     """A report: its page in IHE_PDI, and its files, drawings beside the page and documents in REPORTS. `has_newer`:
-    another report of the disc takes its place, wholly or in part (PS3.3 C.17.2).
+    another report of the disc takes its place, wholly or in part (PS3.3 C.17.2; a CDA's: HL7 CDA Release 2, 4.2.3.1).
     """
 
     leaf: Leaf
@@ -150,9 +151,7 @@ def of_reports(leaves: Collection[Leaf], showing: Showing) -> bool:
 def shown_reports(tree: Collection[PatientBranch], showing: Showing) -> dict[str, tuple[ShownReport, ...]]:
     """The reports of each study of a disc, by its Study Instance UID."""
     folders = study_folders(tree)
-    older = {
-        uid for leaf in leaves(tree) for uid in named_in_sequence(leaf.instance.header, "PredecessorDocumentsSequence")
-    }
+    older = _replaced(tree, showing.reports)
     return {
         study.study_instance_uid: tuple(
             _report(leaf, number, folders[study.study_instance_uid], showing.reports, older)
@@ -169,6 +168,19 @@ def shown_reports(tree: Collection[PatientBranch], showing: Showing) -> dict[str
         for patient in tree
         for study in patient.studies
     }
+
+
+def _replaced(tree: Collection[PatientBranch], reports: Reports) -> frozenset[str]:
+    """The SOP Instance UIDs of what other reports of a disc take the place of."""
+    of_disc = tuple(leaves(tree))
+    named = (named_in_sequence(leaf.instance.header, "PredecessorDocumentsSequence") for leaf in of_disc)
+    documents = {
+        leaf.arrival.sop_instance_uid: reports.replaces[leaf.arrival.sha256]
+        for leaf in of_disc
+        if leaf.arrival.sha256 in reports.replaces
+    }
+    replaced = frozenset[str]().union(*(others for _, others in documents.values()))
+    return frozenset(chain(*named, (uid for uid, (own, _) in documents.items() if own in replaced)))
 
 
 def _report(leaf: Leaf, number: int, folder: PurePosixPath, reports: Reports, older: Collection[str]) -> ShownReport:

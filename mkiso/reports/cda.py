@@ -49,12 +49,15 @@ class _Refused(Exception):
 @dataclass(slots=True)
 class Cda:
     """`facts` are name and value of what stands in the header: title, patient, author, custodian, date, born, holds.
-    `is_active`: a browser might run something of it, or it couldn't be read to its end.
+    `is_active`: a browser might run something of it, or it couldn't be read to its end. `document_id` is its own,
+    `replaces` those of the documents whose place it takes (4.2.3.1).
     """
 
     narrative: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     is_active: bool = False
+    document_id: str = ""
+    replaces: list[str] = field(default_factory=list)
     lacks: list[Lack] = field(default_factory=list)
 
 
@@ -72,7 +75,8 @@ def read_cda(xml: bytes) -> Cda:
     is_active = reader.is_active or bool(_UNREAD.intersection(reader.lacks))
     if is_active:
         reader.lacks.append(Lack.ACTIVE)
-    return Cda(reader.html, tuple(reader.facts), is_active, list(dict.fromkeys(reader.lacks)))
+    lacks = list(dict.fromkeys(reader.lacks))
+    return Cda(reader.html, tuple(reader.facts), is_active, reader.document_id, reader.replaces, lacks)
 
 
 class _Reader:
@@ -82,6 +86,9 @@ class _Reader:
         self.is_active = False
         self.facts: list[tuple[str, str]] = []
         self.lacks: list[Lack] = []
+        self.document_id = ""
+        self.replaces: list[str] = []
+        self._is_replacing = False  # the document that comes is one whose place this one takes
         self._html: list[str] = []
         self._characters = self._elements = 0
         self._path: list[str] = []
@@ -130,6 +137,12 @@ class _Reader:
         elif self._path[-2:] == ["nonXMLBody", "text"]:
             self._fact("holds", attributes.get("mediaType", "text/plain"))
             self.lacks.append(Lack.OTHER_KIND)
+        elif local == "relatedDocument":
+            self._is_replacing = attributes.get("typeCode") == "RPLC"
+        elif self._path == ["ClinicalDocument", "id"]:
+            self.document_id = _id(attributes)
+        elif self._path[1:] == ["relatedDocument", "parentDocument", "id"] and self._is_replacing:
+            self.replaces += filter(None, [_id(attributes)][: _MAX_FACTS - len(self.replaces)])
         elif label := self._named(_FACTS):
             self._gather(label)
         elif label := self._named(_TIMES):
@@ -188,3 +201,9 @@ class _Reader:
         if self._characters > MAX_CHARACTERS:
             raise _Refused(Lack.TOO_LONG)
         self._html.append(html)
+
+
+def _id(attributes: dict[str, str]) -> str:
+    """An instance identifier (II) as one text; empty without a root."""
+    root, extension = attributes.get("root", ""), attributes.get("extension", "")
+    return f"{root}^{extension}".casefold() if root else ""

@@ -50,7 +50,8 @@ def read_encapsulated(document: Item) -> tuple[Encapsulated | None, tuple[Lack, 
         return Encapsulated(mime_type, suffix, offset, length), tuple(lacks)
     cda = read_cda(document.value(offset, min(length, MAX_XML_BYTES + 1)))
     suffix = TEXT if cda.is_active else XML
-    return Encapsulated(mime_type, suffix, offset, length, cda.narrative, cda.facts), (*lacks, *cda.lacks)
+    told = cda.narrative, cda.facts, cda.document_id, frozenset(cda.replaces)
+    return Encapsulated(mime_type, suffix, offset, length, *told), (*lacks, *cda.lacks)
 
 
 def _unpadded(document: Item, offset: int, length: int, suffix: str) -> tuple[int, bool]:

@@ -121,8 +121,8 @@ class Structured:
 @dataclass(frozen=True, slots=True)
 class Encapsulated:
     """A document of another kind. Its bytes are `length` from `offset` on in the encoded data set; `suffix` is what its
-    file is called, `mime_type` what the object says that it is. `narrative` is HTML that is safe as it stands, of a CDA
-    alone.
+    file is called, `mime_type` what the object says that it is. Of a CDA alone: `narrative`, HTML that is safe as it
+    stands, the `document_id` (empty: none), and those of the documents that it `replaces`.
     """
 
     mime_type: str
@@ -131,6 +131,8 @@ class Encapsulated:
     length: int
     narrative: str = ""
     facts: tuple[tuple[str, str], ...] = ()
+    document_id: str = ""
+    replaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

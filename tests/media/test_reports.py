@@ -247,6 +247,30 @@ def test_a_report_says_that_a_newer_one_takes_its_place(tmp_path: Path) -> None:
     assert "newer" not in words(alone, "IHE_PDI/ST000001/RP000001.HTM")
 
 
+def cda(title: str, own: str, related: str = "") -> Dataset:
+    """A CDA document with this ID, and what it says of others."""
+    xml = f'<ClinicalDocument xmlns="urn:hl7-org:v3"><id {own}/><title>{title}</title>{related}</ClinicalDocument>'
+    return encapsulated(xml.encode(), "text/xml", uid.EncapsulatedCDAStorage, len(xml.encode()))
+
+
+@pytest.mark.parametrize(("kind", "marked"), [("RPLC", 1), ("APND", 0)])
+def test_a_letter_says_that_another_takes_its_place(kind: str, marked: int, tmp_path: Path) -> None:
+    [image] = make_study(tmp_path / "in", "ACC1", kinds={"ct": 1})
+    parent = f'<relatedDocument typeCode="{kind}"><parentDocument><id root="2.AB" extension="7"/></parentDocument>'
+    made = {
+        "First": cda("First", 'root="2.ab" extension="7"'),
+        "Then": cda("Then", 'root="2.ab" extension="8"', f"{parent}</relatedDocument>"),
+        "Another": cda("Another", 'root="2.ab" extension="9"'),
+        "Unnamed": cda("Unnamed", 'nullFlavor="UNK"'),
+    }
+    files = [written(each, tmp_path / "in" / f"{name}.dcm", beside=image) for name, each in made.items()]
+    [layout] = told(passed(instances([image, *files])), tmp_path).layouts
+    pages = [words(layout, f"IHE_PDI/ST000001/RP{number:06}.HTM") for number in range(1, 5)]
+    notice = "A newer version of this report is on this disc."
+    assert [title for title in made for page in pages if title in page and notice in page] == ["First"] * marked
+    assert words(layout, "IHE_PDI/ST000001.HTM").count("a newer version is on this disc") == marked
+
+
 def test_a_report_without_content_costs_no_disc(tmp_path: Path) -> None:
     [layout] = told(study_with(tmp_path / "in", report([])), tmp_path).layouts
     assert "It has no content." in words(layout, "IHE_PDI/ST000001/RP000001.HTM")
