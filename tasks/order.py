@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
-from mkiso.audit import messages as audit
-from mkiso.config.publishers import DicomPublisher
+from mkiso.audit.messages import Left
 from mkiso.errors import MkisoError, PrintUncertain
 from mkiso.formats.proven_set import ProvenSet
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, follow, give, require_same_discs
+from mkiso.publishers.export import audited
 from mkiso.publishers.orderbook import take_over
 from mkiso.publishers.orders import image_orders, images_of, proved_by, require_told, study_order, words_of
 from mkiso.publishers.protocol import LABEL_LETTERS, pages_of
@@ -72,7 +71,8 @@ def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, ord
     require_same_discs(orders, run.settings.storage.orders_dir)
     for number, order in enumerate(orders):
         try:
-            with _audited(run, publisher, studies, len(order.instances)) as leaves:
+            left = _left(studies, len(order.instances))
+            with audited(run.settings, publisher, left, run.job.id) as leaves:
                 watch = replace(_watch(run), leaves=leaves)
                 receipt = give(publisher, order, run.settings.storage.orders_dir, watch)
         except MkisoError as error:
@@ -108,37 +108,9 @@ def _watch(run: JobRun) -> Watch:
     return Watch(progress=progress)
 
 
-@contextmanager
-def _audited(run: JobRun, publisher: Publisher, studies: CompleteStudies, images: int) -> Iterator[Callable[[], None]]:
-    """Write an export down when what is given is called, before anything has left, so that no crash hides it; and once
-    more where it breaks off.
-    """
-    has_begun = False
-
-    def leaves() -> None:
-        nonlocal has_begun
-        has_begun = True
-        _audit(run, publisher, studies, images, audit.SUCCESS)
-
-    try:
-        yield leaves
-    except BaseException:  # also a cancelled job's
-        if has_begun:
-            _audit(run, publisher, studies, images, audit.SERIOUS_FAILURE)
-        raise
-
-
-def _audit(run: JobRun, publisher: Publisher, studies: CompleteStudies, images: int, outcome: str) -> None:
-    """Write an export down. Whatever goes wrong here, the order is given and followed."""
-    configured = run.settings.publishers[publisher.name]
+def _left(studies: CompleteStudies, images: int) -> Left:
     accession_numbers = {study.study_instance_uid: study.accession_number for study in studies.studies}
-    left = audit.Left(studies.studies[0].patient_id, studies.patient_name, accession_numbers, images)
-    address = configured.host if isinstance(configured, DicomPublisher) else ""
-    try:
-        to = audit.Party(publisher.name, audit.DESTINATION, address)
-        audit.exported(run.settings, left, to, run.job.id, outcome=outcome)
-    except Exception as fault:
-        run.log.error("The audit message of this order couldn't be made: %s", type(fault).__name__)
+    return Left({studies.studies[0].patient_id: studies.patient_name}, accession_numbers, images)
 
 
 def _note(run: JobRun, receipt: Receipt) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from mkiso.archive.catalogue import failed_studies
 from mkiso.archive.job import ArchiveJob
 from mkiso.archive.lifecycle import Remedy
-from mkiso.archive.manifest import manifest_of
+from mkiso.archive.manifest import manifest_of, whose
 from mkiso.archive.owed import look, owed
 from mkiso.archive.reconcile import reconcile
 from mkiso.archive.store import Store, deliver_to_store
@@ -26,6 +26,7 @@ from mkiso.errors import (
     PublisherUnavailable,
 )
 from mkiso.publishers import Order, OrderBook, Watch, follow, give, publisher_of
+from mkiso.publishers.export import audited
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Patient, Volume
 
@@ -85,7 +86,8 @@ def _order(run: ArchiveJob, volume: ArchiveVolume) -> None:
             "Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive "
             "settle`."
         )
-    give(publisher, order_of(volume, settings), orders_dir, Watch())
+    with audited(settings, publisher, whose(volume), run.job.id) as leaves:
+        give(publisher, order_of(volume, settings), orders_dir, Watch(leaves=leaves))
     run.night.advance(volume.label, "ordered")
     run.ordered.append(replace(volume, state="ordered"))
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from mkiso.archive.delivery import deliver
 from mkiso.archive.job import ArchiveJob
-from mkiso.archive.manifest import MANIFEST, new_manifest
+from mkiso.archive.manifest import MANIFEST, new_manifest, write_down_whose
 from mkiso.archive.volumes import VOLUMES, ArchiveVolume, MasteredVolume, StudyOnVolume
 from mkiso.errors import ProofFailed
 from mkiso.formats.proven_set import Proven, prove, write_set
@@ -59,6 +59,7 @@ def _finish(volume: ArchiveVolume, disc: Proven, part: Part) -> MasteredVolume:
     sha256 = disc.proof.sha256
     write_whole(volume.folder / MANIFEST, new_manifest(disc.layout, sha256), durable=True)
     shutil.rmtree(volume.folder / "disc")
+    write_down_whose(volume, part)
     others = [file for file in disc.layout.files if not file.sop_instance_uid]
     return MasteredVolume(volume, sha256, studies_on(disc.layout, part), others)
 

@@ -1,4 +1,6 @@
-"""What lies beside an image in the store, so that a volume explains itself without the ledger."""
+"""What lies beside a volume's image: in the store what is on it, so that it explains itself without the ledger, and
+until it is delivered whose it is, for the audit.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ from sqlalchemy import literal, select, union_all
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.tables import instances, other_files, volumes
 from mkiso.archive.volumes import ArchiveVolume
+from mkiso.audit.messages import Left
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.layout import Layout
-from mkiso.storage.files import Unreadable, read_json
+from mkiso.storage.files import Unreadable, read_json, write_whole
+from mkiso.study.gate import Part
 
 MANIFEST = "manifest.json"
 """Its name while the volume waits in the data directory."""
+_WHOSE = "whose.json"
+_LEFT = TypeAdapter(Left)
 
 
 def new_manifest(layout: Layout, sha256: str) -> str:
@@ -37,6 +43,27 @@ def new_manifest(layout: Layout, sha256: str) -> str:
         "conformance": layout.conformance,
     }
     return json.dumps({**facts, "files": files}, indent=1)
+
+
+def write_down_whose(volume: ArchiveVolume, part: Part) -> None:
+    """Keep whose studies lie on a volume."""
+    there = {instance.arrival.study_instance_uid for instance in part.instances}
+    patients, numbers = {}, {}
+    for each in part.studies:
+        for study in each.studies:
+            if study.study_instance_uid in there:
+                patients[study.patient_id] = each.patient_name
+                numbers[study.study_instance_uid] = study.accession_number
+    told = _LEFT.dump_json(Left(patients, numbers, len(part.instances))).decode()
+    write_whole(volume.folder / _WHOSE, told, durable=True)
+
+
+def whose(volume: ArchiveVolume) -> Left:
+    """What leaves where a volume does; of one that was imported, or made before this was kept, only how much."""
+    try:
+        return read_json(volume.folder / _WHOSE, _LEFT)
+    except (FileNotFoundError, Unreadable):
+        return Left({}, {}, volume.instances)
 
 
 def manifest_of(ledger: Ledger, volume: ArchiveVolume) -> str:

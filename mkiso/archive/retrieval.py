@@ -7,6 +7,7 @@ from contextlib import suppress
 from mkiso import patient_api
 from mkiso.archive.catalogue import archived
 from mkiso.archive.job import ArchiveJob
+from mkiso.audit import messages as audit
 from mkiso.errors import JobStopped, PatientApiUnavailable
 from mkiso.sources import collection
 from mkiso.sources.registry import source_of
@@ -33,6 +34,7 @@ def retrieve(run: ArchiveJob, study: Study) -> None:
     source, moves_dir = source_of(settings, name), settings.storage.moves_of(name)
     while True:
         with slot_behind_clerks(moves_dir, source.settings.max_moves) as clerk_waits:
+            audit.transfer_begins(settings, study, run.job.id)
             try:
                 retrieved = collection.retrieve_study(
                     source, job, study, lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits

@@ -19,6 +19,7 @@ from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
 from mkiso.archive.planning import HOPELESS, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
+from mkiso.audit import messages as audit
 from mkiso.errors import (
     MkisoError,
     NotAskedEverywhere,
@@ -78,6 +79,8 @@ def _by_date(run: ArchiveJob, spans: Sequence[Page]) -> Found:
 
         return find_all(spans, ask, source.settings.find_limit)
 
+    for page in spans:
+        audit.queried_by_date(run.job.settings, page.study_date, run.job.id)
     answers = _ask(run, search)
     if run.not_asked:
         run.not_done.update(chain.from_iterable(page.days() for page in spans))
@@ -97,6 +100,7 @@ def _by_uid(run: ArchiveJob, uid: str) -> tuple[Sequence[Study], Sequence[Study]
         except StudyNotFound as error:
             return error
 
+    audit.queried_by_uid(run.job.settings, uid, job_id=run.job.id)
     answers = _ask(run, search)
     found = [answer for answer in answers if not isinstance(answer, StudyNotFound)]
     if not found and run.not_asked:

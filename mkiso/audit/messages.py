@@ -91,10 +91,11 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What was exported: the patient, and the accession number of each study by its Study Instance UID."""
+    """What was exported: the name of each patient by the Patient ID, the accession number of each study by its Study
+    Instance UID, and how many instances it is in all.
+    """
 
-    patient_id: str
-    patient_name: str
+    patients: Mapping[str, str]
     studies: Mapping[str, str]
     instances: int
 
@@ -169,6 +170,11 @@ def queried_by_uid(settings: Settings, study_instance_uid: str, **asker: str) ->
     _ask_sources(settings, "", f"StudyInstanceUID={study_instance_uid}", **asker)
 
 
+def queried_by_date(settings: Settings, study_date: str, job_id: str) -> None:
+    """As `queried`, for all studies of a date or a range of them (DA): every source is asked."""
+    _ask_sources(settings, "", f"StudyDate={study_date}", job_id=job_id)
+
+
 def queried_by_patient(settings: Settings, patient_id: str, **asker: str) -> None:
     """As `queried`, for all studies of a patient: every source is asked."""
     _ask_sources(settings, "", f"PatientID={patient_id}", **asker)
@@ -193,7 +199,8 @@ def transfer_begins(settings: Settings, study: Study, job_id: str) -> None:
 def exported(settings: Settings, left: Left, to: Party, job_id: str, *, outcome: str = SUCCESS) -> None:
     """A disc, or a study for a publisher, begins to leave; SERIOUS_FAILURE: what has begun broke off."""
     objects = [_study(uid, accession_number, None, job_id=job_id) for uid, accession_number in left.studies.items()]
-    objects.append(_patient(settings, left.patient_id, left.patient_name, {"instances": str(left.instances)}))
+    in_all = {"instances": str(left.instances)}
+    objects += [_patient(settings, *patient, in_all) for patient in left.patients.items() or [("", "")]]
     _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects, outcome=outcome)
 
 

@@ -80,7 +80,7 @@ class Trail:
 
     async def leaves(self, request: Request, disc: Manifest) -> None:
         """A disc, or a part of it, begins to leave."""
-        left = audit.Left(disc.patient_id, disc.patient_name, disc.studies, disc.instances)
+        left = audit.Left({disc.patient_id: disc.patient_name}, disc.studies, disc.instances)
         await self._tell(audit.exported, left, _who(request).party(audit.DESTINATION), disc.job_id)
 
     async def cancelled(

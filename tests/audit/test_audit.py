@@ -36,7 +36,7 @@ from mkiso.study.models import Expected, Study
 from peers.patience import LONG
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1", "2"})}))
-LEFT = audit.Left("HN-1", "Canary^Näme", {"1.2.3": "A1", "1.2.4": "A2"}, 7)
+LEFT = audit.Left({"HN-1": "Canary^Näme"}, {"1.2.3": "A1", "1.2.4": "A2"}, 7)
 ASKER = audit.Client("10.1.2.3")
 CLIENT = audit.Party("10.1.2.3", audit.DESTINATION, "10.1.2.3", is_requestor=True)
 CODED = {"csd-code", "codeSystemName", "originalText"}
@@ -155,7 +155,9 @@ def test_nothing_is_written_unless_enabled(tmp_path: Path) -> None:
 def test_no_value_makes_a_line_or_an_element_of_its_own(tmp_path: Path) -> None:
     evil = 'A"/>\n<AuditMessage>\r\x00\x1b\u2028'
     audit.alert(settings_in(tmp_path), audit.Client(evil), evil, evil, evil)
-    audit.exported(settings_in(tmp_path), audit.Left(evil, evil, {evil: evil}, 1), audit.Party(evil, None, evil), evil)
+    audit.exported(
+        settings_in(tmp_path), audit.Left({evil: evil}, {evil: evil}, 1), audit.Party(evil, None, evil), evil
+    )
     lines = (tmp_path / "audit.xml").read_bytes().decode().split("\n")
     assert len(lines) == 3
     for line in lines[:2]:

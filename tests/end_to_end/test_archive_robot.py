@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 from pydicom import dcmread
@@ -39,6 +41,15 @@ FIRST, FAILED, LAST = (
 )  # days before the last night of the schedule: the archive's first one, one that failed, the last that was searched
 
 
+STUDY, PATIENT, QUERY = "110180", "2", "ParticipantObjectQuery"
+
+
+def ids(messages: Iterable[Element], type_code: str) -> list[str]:
+    """What these audit messages are about, of one kind."""
+    path = f"ParticipantObjectIdentification/ParticipantObjectIDTypeCode[@csd-code='{type_code}']/.."
+    return [thing.attrib["ParticipantObjectID"] for each in messages for thing in each.findall(path)]
+
+
 @dataclass
 class Place:
     service: Service
@@ -57,6 +68,11 @@ class Place:
         self.pacs.store(files)
         return files
 
+    def told(self, event: str) -> list[Element]:
+        """The audit's messages of one kind."""
+        lines = (self.service.data_dir / "audit.xml").read_text("utf-8").splitlines()
+        return [each for each in map(fromstring, lines) if each[0][0].attrib["csd-code"] == event]
+
     def made(self, folder: Path) -> dict[str, Path]:
         return contents(sorted(self.robot.discs.glob("*.iso")), folder)
 
@@ -66,6 +82,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Not started yet: the ledger says that nights were missed."""
     folder, receiver_port = tmp_path_factory.mktemp("robot"), free_port()
     sections: dict[str, dict[str, Any]] = {
+        "audit": {"enabled": True},
         "archive": {
             "enabled": True,
             "schedule": SCHEDULE,
@@ -129,6 +146,16 @@ def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_
     assert_holds(place.made(tmp_path), owed)
     night = mkiso_archive(service, "report").stdout.splitlines()[0]
     assert night.startswith(f"{place.day(FAILED)} to {place.day(1)}  night  done")
+
+    headers = [dcmread(file, stop_before_pixels=True) for file in owed]
+    transfers = ids(place.told("110102"), STUDY)
+    assert len(transfers) == len(set(transfers)) and set(transfers) == {str(each.StudyInstanceUID) for each in headers}
+    exports = place.told("110106")
+    assert sorted(ids(exports, STUDY)) == sorted(transfers)
+    assert set(ids(exports, PATIENT)) == {str(each.PatientID) for each in headers}
+    assert {each.findall("ActiveParticipant")[1].attrib["UserID"] for each in exports} == {"robot"}
+    asked = [b64decode(query.text or "").decode() for each in place.told("110112") for query in each.iter(QUERY)]
+    assert any(query.startswith("StudyDate=") for query in asked)
 
     worker = service.processes()["worker"]
     os.kill(worker, signal.SIGKILL)  # another starts, and finds that nothing is owed any more

@@ -1,0 +1,44 @@
+"""What leaves for a publisher stands in the audit (PS3.15 A.5.3.5) before its first byte has left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mkiso.audit import messages as audit
+from mkiso.config.publishers import DicomPublisher
+from mkiso.config.settings import Settings
+from mkiso.publishers.protocol import Publisher
+
+log = logging.getLogger("mkiso.publishers.export")
+
+
+@contextmanager
+def audited(settings: Settings, publisher: Publisher, left: audit.Left, job_id: str) -> Iterator[Callable[[], None]]:
+    """Write an export down when what is given is called, so that no crash hides it; and once more where it breaks off.
+    Whatever goes wrong with the message, the order is given and followed.
+    """
+    configured = settings.publishers[publisher.name]
+    to = audit.Party(
+        publisher.name, audit.DESTINATION, configured.host if isinstance(configured, DicomPublisher) else ""
+    )
+    has_begun = False
+
+    def tell(outcome: str) -> None:
+        try:
+            audit.exported(settings, left, to, job_id, outcome=outcome)
+        except Exception as fault:
+            log.error("The audit message of this order couldn't be made: %s", type(fault).__name__)
+
+    def leaves() -> None:
+        nonlocal has_begun
+        has_begun = True
+        tell(audit.SUCCESS)
+
+    try:
+        yield leaves
+    except BaseException:  # also a cancelled job's
+        if has_begun:
+            tell(audit.SERIOUS_FAILURE)
+        raise
