@@ -8,6 +8,7 @@ byte of such a disc is sent.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -105,8 +106,11 @@ def test_22_an_image_that_changes_on_the_shelf_is_never_sent(house: House, tmp_p
     sent = house.disc("GOOD1", tmp_path / "sent")
     address = sent.headers["content-location"]
     [image] = [
-        file for file in (house.service.data_dir / "discs").glob("*/disc.iso") if file.read_bytes() == sent.content
+        manifest.with_name("disc.iso")
+        for manifest in (house.service.data_dir / "discs").glob("*/manifest.json")
+        if json.loads(manifest.read_text("utf-8"))["job_id"] in address
     ]
+    assert image.read_bytes() == sent.content
     rest = house.service.http.get(address, headers={"Range": "bytes=1000-"})
     assert (rest.status_code, rest.content) == (206, sent.content[1000:])
     flip(image, len(sent.content) // 2)

@@ -47,6 +47,7 @@ def test_24_no_key_or_a_wrong_one_on_every_route(house: House) -> None:
                 answer = stranger.get(path, headers=headers)
                 assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
                 assert KEY not in answer.text
+        assert (house.shelf(), house.link.connections) == (shelf, connections)
         for path in ("/api/health", "/metrics", "/api/openapi.json", "/"):
             answer = stranger.get(path)
             assert answer.status_code == 200
