@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 from pydicom import Dataset
 
 from mkiso.dataset.header import read_header
-from mkiso.errors import InstanceConflict
+from mkiso.errors import InstanceConflict, MkisoError
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_series
 from mkiso.sources.retrieve import retrieve
 from mkiso.storage.job import Job
 from mkiso.study import identity
-from mkiso.study.models import Arrival, Instance, Study
+from mkiso.study.models import Arrival, Expected, Instance, Study
 from mkiso.study.rejections import KEY_OBJECT
 from mkiso.study.values import StudyRetrieved
 
@@ -78,19 +78,22 @@ def _notes_beside(source: Source, job: Job, study: Study, stop: threading.Event 
         for each in beside
         if each.modality == KEY_OBJECT and each.series_instance_uid not in study.chosen
     )
-    if not series:
-        return ()
     notes = replace(study, chosen=series, listed_elsewhere=())
-    notes = replace(notes, expected=expected_instances(source, notes))
+    notes = replace(notes, expected=expected_instances(source, notes) if series else Expected("none", 0))
+    if notes.expected.count == 0:
+        return ()
     headers: list[Dataset] = []
+
+    def take(arrival: Arrival) -> None:
+        headers.append(read_header(arrival.path))
+
     with TemporaryDirectory(dir=job.folder, prefix="notes") as folder:
-        retrieve(
-            source,
-            job.settings.identity,
-            notes,
-            Path(folder),
-            (),
-            lambda arrival: headers.append(read_header(arrival.path)),
-            stop,
-        )
+        try:
+            retrieve(source, job.settings.identity, notes, Path(folder), (), take, stop)
+        except MkisoError as error:
+            raise type(error)(
+                f"A Key Object Selection of {study.called} may reject one of the chosen images, and can't be read, so "
+                f"no disc was made. {error.words}",
+                **error.details,
+            ) from None
     return tuple(headers)

@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.config.settings import Settings
-from mkiso.errors import CountsUnknown, PacsRefused, SelectionNotFound, StudyIncomplete, StudyNotFound
+from mkiso.errors import CountsUnknown, PacsBusy, PacsRefused, SelectionNotFound, StudyIncomplete, StudyNotFound
 from mkiso.sources.choosing import FoundStudies
 from mkiso.sources.collection import retrieve_study
 from mkiso.sources.query import find_by_uid, find_series, find_studies
@@ -30,6 +30,7 @@ from peers.dcmqrscp import Dcmqrscp
 from peers.dicomweb_server import DicomWebServer
 from peers.orthanc import Orthanc
 from peers.scripted_pacs import MoveRequest, ScriptedPacs, whole
+from tests.study.test_rejections import WRONG_ENTRY, note
 
 MakeSettings = Callable[..., Settings]
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
@@ -84,6 +85,43 @@ def complete(settings: Settings, selection: Selection, job_id: str = "job") -> C
 
 def held(studies: CompleteStudies) -> dict[str, bytes]:
     return {each.arrival.sop_instance_uid: dataset_bytes(each.arrival.path) for each in studies.instances}
+
+
+def with_a_note(folder: Path, files: list[Path]) -> list[Path]:
+    """A study in which a Key Object Selection of its own series rejects an image of the MR series."""
+    [image, *_] = [file for file in files if dcmread(file, stop_before_pixels=True).Modality == "MR"]
+    folder.mkdir()
+    return [*files, note(folder, [image], WRONG_ENTRY)]
+
+
+def refuses_notes(move: MoveRequest) -> None:
+    """A PACS that has a Key Object Selection and can't send it."""
+    if any(dcmread(file, stop_before_pixels=True).Modality == "KO" for file in move.asked()):
+        move.end(0xA702)
+    else:
+        whole(move)
+
+
+def test_a_note_that_cannot_be_had_makes_no_disc_of_a_series(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
+) -> None:
+    study = with_a_note(tmp_path / "study", files)
+    with ScriptedPacs(study, [refuses_notes], receiver_port) as pacs, pytest.raises(PacsBusy) as failed:
+        complete(settings_for(pacs, quiet_timeout_seconds=0.2), Selection((), series_uids(files, "MR")))
+    assert "A Key Object Selection of accession number A1 may reject one of the chosen images" in failed.value.words
+
+
+@pytest.mark.parametrize("chosen", ["MR", "CT"])
+def test_notes_are_read_and_left_out(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path, chosen: str
+) -> None:
+    study = with_a_note(tmp_path / "study", files)
+    with ScriptedPacs(study, [whole], receiver_port) as pacs:
+        studies = complete(settings_for(pacs), Selection((), series_uids(files, chosen)))
+    assert held(studies) == of_series(files, chosen)
+    [retrieved] = studies.retrieved.studies
+    assert [header.Modality for header in retrieved.notes] == ["KO"]
+    assert [each.name for each in retrieved.instances[0].arrival.path.parents[1].glob("notes*")] == []
 
 
 @pytest.mark.peer
