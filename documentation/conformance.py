@@ -277,15 +277,8 @@ def terms() -> str:
 
 
 def audit_events() -> str:
-    clauses = {
-        messages.QUERY: "A.5.3.10",
-        messages.BEGIN_TRANSFERRING: "A.5.3.3",
-        messages.EXPORT: "A.5.3.5",
-        messages.ORDER_RECORD: "A.5.3.9",
-        messages.USER_AUTHENTICATION: "A.5.3.12",
-        messages.SECURITY_ALERT: "A.5.3.11",
-    }
-    return table(["event", "EventID", "PS3.15"], [[event[2], event[0], clause] for event, clause in clauses.items()])
+    rows = [[event[2], event[0], clause] for event, clause in messages.CLAUSES.items()]
+    return table(["event", "EventID", "PS3.15"], rows)
 
 
 TABLES: Mapping[str, Callable[[], str]] = {

@@ -14,6 +14,7 @@ from mkiso.publishers.orderbook import take_over
 from mkiso.publishers.orders import image_orders, images_of, proved_by, require_told, study_order, words_of
 from mkiso.publishers.protocol import LABEL_LETTERS, pages_of
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import sop_classes_of
 from mkiso.study.values import Found
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -71,8 +72,7 @@ def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, ord
     require_same_discs(orders, run.settings.storage.orders_dir)
     for number, order in enumerate(orders):
         try:
-            left = _left(studies, len(order.instances))
-            with audited(run.settings, publisher, left, run.job.id) as leaves:
+            with audited(run.settings, publisher, order, _left(studies, order), run.job.id) as leaves:
                 watch = replace(_watch(run), leaves=leaves)
                 receipt = give(publisher, order, run.settings.storage.orders_dir, watch)
         except MkisoError as error:
@@ -108,9 +108,10 @@ def _watch(run: JobRun) -> Watch:
     return Watch(progress=progress)
 
 
-def _left(studies: CompleteStudies, images: int) -> Left:
+def _left(studies: CompleteStudies, order: Order) -> Left:
+    patients = {studies.studies[0].patient_id: studies.patient_name}
     accession_numbers = {study.study_instance_uid: study.accession_number for study in studies.studies}
-    return Left({studies.studies[0].patient_id: studies.patient_name}, accession_numbers, images)
+    return Left(patients, accession_numbers, len(order.instances), sop_classes_of(order.instances))
 
 
 def _note(run: JobRun, receipt: Receipt) -> None:

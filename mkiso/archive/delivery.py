@@ -86,8 +86,9 @@ def _order(run: ArchiveJob, volume: ArchiveVolume) -> None:
             "Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive "
             "settle`."
         )
-    with audited(settings, publisher, whose(volume), run.job.id) as leaves:
-        give(publisher, order_of(volume, settings), orders_dir, Watch(leaves=leaves))
+    order = order_of(volume, settings)
+    with audited(settings, publisher, order, whose(volume), run.job.id) as leaves:
+        give(publisher, order, orders_dir, Watch(leaves=leaves))
     run.night.advance(volume.label, "ordered")
     run.ordered.append(replace(volume, state="ordered"))
 

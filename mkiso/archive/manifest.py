@@ -19,6 +19,7 @@ from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.layout import Layout
 from mkiso.storage.files import Unreadable, read_json, write_whole
 from mkiso.study.gate import Part
+from mkiso.study.models import sop_classes_of
 
 MANIFEST = "manifest.json"
 """Its name while the volume waits in the data directory."""
@@ -54,7 +55,8 @@ def write_down_whose(volume: ArchiveVolume, part: Part) -> None:
             if study.study_instance_uid in there:
                 patients[study.patient_id] = each.patient_name
                 numbers[study.study_instance_uid] = study.accession_number
-    told = _LEFT.dump_json(Left(patients, numbers, len(part.instances))).decode()
+    classes = sop_classes_of(instance.on_disc for instance in part.instances)
+    told = _LEFT.dump_json(Left(patients, numbers, len(part.instances), classes)).decode()
     write_whole(volume.folder / _WHOSE, told, durable=True)
 
 

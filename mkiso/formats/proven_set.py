@@ -20,6 +20,7 @@ from mkiso.media.names import PART, filename
 from mkiso.storage.files import sync_file
 from mkiso.storage.shelf import Manifest, new_disc_id
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import sop_classes_of
 from mkiso.study.selection import numbers_of
 
 
@@ -127,6 +128,8 @@ def _manifest(
     disc: Proven, form: Format, studies: CompleteStudies, fingerprint: str, job_id: str, disc_id: str, first_disc: str
 ) -> Manifest:
     layout, volume = disc.layout, disc.layout.volume
+    there = {file.sop_instance_uid for file in layout.files}
+    on_disc = (each.on_disc for each in studies.instances if each.arrival.sop_instance_uid in there)
     several = layout.volume_id if form.is_encrypted else studies.patient_name
     return Manifest(
         disc_id=disc_id,
@@ -148,6 +151,7 @@ def _manifest(
         selection=studies.selection,
         is_part=studies.is_part,
         deidentified=studies.is_deidentified,
+        sop_classes=sop_classes_of(on_disc),
         patient_id=studies.studies[0].patient_id,
         patient_name=studies.patient_name,
         studies={study.study_instance_uid: study.accession_number for study in studies.studies},

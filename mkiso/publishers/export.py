@@ -1,4 +1,4 @@
-"""What leaves for a publisher stands in the audit (PS3.15 A.5.3.5) before its first byte has left."""
+"""What leaves for a publisher stands in the audit (PS3.15 A.5.3.4) before its first byte has left."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from contextlib import contextmanager
 from mkiso.audit import messages as audit
 from mkiso.config.publishers import DicomPublisher
 from mkiso.config.settings import Settings
-from mkiso.publishers.protocol import Publisher
+from mkiso.publishers.protocol import Order, Publisher
 
 log = logging.getLogger("mkiso.publishers.export")
 
 
 @contextmanager
-def audited(settings: Settings, publisher: Publisher, left: audit.Left, job_id: str) -> Iterator[Callable[[], None]]:
+def audited(
+    settings: Settings, publisher: Publisher, order: Order, left: audit.Left, job_id: str
+) -> Iterator[Callable[[], None]]:
     """Write an export down when what is given is called, so that no crash hides it; and once more where it breaks off.
     Whatever goes wrong with the message, the order is given and followed.
     """
-    configured = settings.publishers[publisher.name]
-    to = audit.Party(
-        publisher.name, audit.DESTINATION, configured.host if isinstance(configured, DicomPublisher) else ""
-    )
-    has_begun = False
+    configured, has_begun = settings.publishers[publisher.name], False
+    if isinstance(configured, DicomPublisher):
+        address = f"dicom://{configured.host}:{configured.port}/{configured.ae_title}"
+        to = audit.Party(publisher.name, audit.DESTINATION, configured.host)
+        media = audit.Party(address, audit.DESTINATION_MEDIA, configured.host, media_type=audit.BY_ADDRESS)
+    else:
+        to = audit.Party(publisher.name, audit.DESTINATION)
+        media = audit.Party(order.volume_id, audit.DESTINATION_MEDIA, media_type=audit.MEDIA[order.medium])
 
     def tell(outcome: str) -> None:
         try:
-            audit.exported(settings, left, to, job_id, outcome=outcome)
+            audit.exported(settings, left, to, media, job_id, outcome=outcome)
         except Exception as fault:
             log.error("The audit message of this order couldn't be made: %s", type(fault).__name__)
 

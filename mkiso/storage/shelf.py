@@ -46,7 +46,8 @@ class Manifest:
 
     `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.study.identity.fingerprint);
     `filename` is what a browser saves it as and may hold the patient's name. `studies` maps each Study Instance UID to
-    its accession number, `sources` to its source where there are several. `first_disc` is the id of its set's first
+    its accession number, `sop_classes` to how many instances of each SOP Class lie on the disc, `sources` to its source
+    where there are several. `first_disc` is the id of its set's first
     disc; `marks_sha256` is of the image's marks. `selection` and `is_part`: mkiso.storage.report.JobFacts. Of a
     `deidentified` one patient and studies are pseudonyms; only the question, which is on no disc, is as it was asked.
     """
@@ -77,6 +78,7 @@ class Manifest:
     selection: Selection = EVERYTHING
     is_part: bool = False
     deidentified: bool = False
+    sop_classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def image_name(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -136,6 +137,16 @@ class Arrival:
     path: Path
     size: int
     sha256: str
+
+
+def sop_classes_of(arrivals: Iterable[Arrival]) -> dict[str, dict[str, int]]:
+    """How many there are of each SOP Class in each study, by its Study Instance UID."""
+    found: dict[str, dict[str, int]] = {}
+    for (study, sop_class), count in Counter(
+        (each.study_instance_uid, each.sop_class_uid) for each in arrivals
+    ).items():
+        found.setdefault(study, {})[sop_class] = count
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,8 +80,10 @@ class Trail:
 
     async def leaves(self, request: Request, disc: Manifest) -> None:
         """A disc, or a part of it, begins to leave."""
-        left = audit.Left({disc.patient_id: disc.patient_name}, disc.studies, disc.instances)
-        await self._tell(audit.exported, left, _who(request).party(audit.DESTINATION), disc.job_id)
+        left = audit.Left({disc.patient_id: disc.patient_name}, disc.studies, disc.instances, disc.sop_classes)
+        to, path = _who(request).party(audit.DESTINATION), request.scope["path"][:MAX_PATH]
+        media = audit.Party(path, audit.DESTINATION_MEDIA, to.address, media_type=audit.BY_ADDRESS)
+        await self._tell(audit.exported, left, to, media, disc.job_id)
 
     async def cancelled(
         self, request: Request, job_id: str, accession_numbers: Sequence[str], report: JobReport | None

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, fromstring
@@ -26,6 +27,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pydicom import dcmread
+from pydicom.uid import ImplicitVRLittleEndian
 
 from mkiso.audit import delivery
 from mkiso.audit import messages as audit
@@ -36,9 +39,12 @@ from mkiso.study.models import Expected, Study
 from peers.patience import LONG
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1", "2"})}))
-LEFT = audit.Left({"HN-1": "Canary^Näme"}, {"1.2.3": "A1", "1.2.4": "A2"}, 7)
+LEFT = audit.Left(
+    {"HN-1": "Canary^Näme"}, {"1.2.3": "A1", "1.2.4": "A2"}, 7, {"1.2.3": {"1.2.840.1": 5, "1.2.840.2": 2}}
+)
 ASKER = audit.Client("10.1.2.3")
 CLIENT = audit.Party("10.1.2.3", audit.DESTINATION, "10.1.2.3", is_requestor=True)
+FILE = audit.Party("/api/iso/x", audit.DESTINATION_MEDIA, "10.1.2.3", media_type=audit.BY_ADDRESS)
 CODED = {"csd-code", "codeSystemName", "originalText"}
 
 Tell = Callable[[Settings], None]
@@ -47,7 +53,7 @@ EVERY: dict[str, tuple[Tell, str, str, str]] = {
     "queried": (lambda settings: audit.queried(settings, "A1", job_id="job-1"), "110112", "E", "0"),
     "shown": (lambda settings: audit.shown(settings, [STUDY], ASKER, "request-1"), "110103", "R", "0"),
     "transfer": (lambda settings: audit.transfer_begins(settings, STUDY, "job-1"), "110102", "E", "0"),
-    "export": (lambda settings: audit.exported(settings, LEFT, CLIENT, "job-1"), "110106", "R", "0"),
+    "export": (lambda settings: audit.exported(settings, LEFT, CLIENT, FILE, "job-1"), "110106", "R", "0"),
     "alert": (lambda settings: audit.alert(settings, ASKER, "/api/iso", "request-1", "no key"), "110113", "E", "4"),
 }
 
@@ -87,13 +93,16 @@ def assert_schema(message: Element) -> None:
     ):
         assert coded.attrib.keys() == CODED
     participants = message.findall("ActiveParticipant")
-    assert (
-        sum(participant.attrib["UserIsRequestor"] == "true" for participant in participants) >= 1
-        or event[0].attrib["csd-code"] == "110106"
-    )
+    assert sum(participant.attrib["UserIsRequestor"] == "true" for participant in participants) == 1
     for participant in participants:
         assert participant.attrib["UserID"] and participant.attrib["UserIsRequestor"] in ("true", "false")
         assert participant.attrib.get("NetworkAccessPointTypeCode", "2") in ("1", "2")
+        parts = " ".join(part.tag for part in participant)
+        assert re.fullmatch("(RoleIDCode)?( ?MediaIdentifier)?", parts)
+        is_media = participant.find("RoleIDCode[@csd-code='110154']") is not None
+        assert is_media == (participant.find("MediaIdentifier/MediaType") is not None)
+    media = message.findall("ActiveParticipant/RoleIDCode[@csd-code='110154']")
+    assert len(media) == (event[0].attrib["csd-code"] == "110106")
     source = message.find("AuditSourceIdentification")
     assert source is not None and source.attrib["AuditSourceID"]
     for thing in message.findall("ParticipantObjectIdentification"):
@@ -107,6 +116,9 @@ def assert_schema(message: Element) -> None:
         assert thing.attrib["ParticipantObjectID"]
         for detail in thing.findall("ParticipantObjectDetail"):
             base64.b64decode(detail.attrib["value"], validate=True)
+        for description in thing.findall("ParticipantObjectDescription"):
+            assert re.fullmatch("(Accession )+SOPClass( SOPClass)*", " ".join(part.tag for part in description))
+            assert all(int(part.attrib["NumberOfInstances"]) >= 0 for part in description.iter("SOPClass"))
 
 
 @pytest.mark.parametrize(("tell", "event", "action", "outcome"), EVERY.values(), ids=EVERY)
@@ -125,9 +137,12 @@ def objects(message: Element, type_code: str) -> list[str]:
 def test_what_left_and_to_whom_can_be_read(tmp_path: Path) -> None:
     message = told(tmp_path, EVERY["export"][0])
     assert objects(message, "110180") == ["1.2.3", "1.2.4"] and objects(message, "2") == ["HN-1"]
-    assert [accession.attrib["Number"] for accession in message.iter("Accession")] == ["A1", "A2"]
-    source, destination = message.findall("ActiveParticipant")
+    assert [accession.attrib["Number"] for accession in message.iter("Accession")] == ["A1"], "of A2 no more is known"
+    source, destination, media = message.findall("ActiveParticipant")
     assert source.attrib["UserID"] == "CDRECORD" and destination.attrib["NetworkAccessPointID"] == "10.1.2.3"
+    assert media.attrib["UserID"] == "/api/iso/x"
+    classes = [(each.get("UID"), each.get("NumberOfInstances")) for each in message.iter("SOPClass")]
+    assert classes == [("1.2.840.1", "5"), ("1.2.840.2", "2")]
 
 
 def test_who_asked_for_what_can_be_read(tmp_path: Path) -> None:
@@ -135,6 +150,30 @@ def test_who_asked_for_what_can_be_read(tmp_path: Path) -> None:
     query = message.find(".//ParticipantObjectQuery")
     assert query is not None and base64.b64decode(query.text or "") == b"AccessionNumber=A1,A2"
     assert message.findall("ActiveParticipant")[0].attrib["UserID"] == "10.1.2.3"
+
+
+def test_a_pacs_is_asked_with_this_data_set(tmp_path: Path) -> None:
+    message = told(tmp_path, lambda settings: audit.queried_by_date(settings, "20260101-20260131", "job-1"))
+    assert_schema(message)
+    asked, syntax = message.find(".//ParticipantObjectQuery"), message.find(".//*[@type='TransferSyntax']")
+    assert asked is not None and syntax is not None
+    assert base64.b64decode(syntax.attrib["value"]).decode() == ImplicitVRLittleEndian
+    query = dcmread(BytesIO(base64.b64decode(asked.text or "")), force=True)
+    assert (query.QueryRetrieveLevel, query.StudyDate) == ("STUDY", "20260101-20260131")
+
+
+def test_a_dicomweb_server_is_asked_by_its_address(tmp_path: Path) -> None:
+    pacs = {"kind": "dicomweb", "base_url": "https://pacs.example.org/rs/"}
+    audit.queried(Settings.model_validate({**settings_in(tmp_path).model_dump(), "pacs": pacs}), "A1", job_id="job-1")
+    message = fromstring((tmp_path / "audit.xml").read_text(encoding="utf-8"))
+    assert_schema(message)
+    assert objects(message, "10") == ["https://pacs.example.org/rs/studies"]
+    assert base64.b64decode(message.findtext(".//ParticipantObjectQuery") or "") == b"AccessionNumber=A1"
+
+
+def test_each_event_has_its_clause() -> None:
+    codes = [value for value in vars(audit).values() if isinstance(value, tuple) and len(value) == 3]
+    assert set(audit.CLAUSES) == {code for code in codes if "110100" <= code[0] <= "110114"}
 
 
 @pytest.mark.parametrize("name", ["transfer", "export"])
@@ -155,9 +194,9 @@ def test_nothing_is_written_unless_enabled(tmp_path: Path) -> None:
 def test_no_value_makes_a_line_or_an_element_of_its_own(tmp_path: Path) -> None:
     evil = 'A"/>\n<AuditMessage>\r\x00\x1b\u2028'
     audit.alert(settings_in(tmp_path), audit.Client(evil), evil, evil, evil)
-    audit.exported(
-        settings_in(tmp_path), audit.Left({evil: evil}, {evil: evil}, 1), audit.Party(evil, None, evil), evil
-    )
+    left = audit.Left({evil: evil}, {evil: evil}, 1, {evil: {evil: 1}})
+    media = audit.Party(evil, audit.DESTINATION_MEDIA, media_type=audit.CD)
+    audit.exported(settings_in(tmp_path), left, audit.Party(evil, audit.DESTINATION, evil), media, evil)
     lines = (tmp_path / "audit.xml").read_bytes().decode().split("\n")
     assert len(lines) == 3
     for line in lines[:2]:

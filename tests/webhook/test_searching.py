@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import httpx
 import pytest
+from pydicom import dcmread
 
 from mkiso.config.disc import Identity
 from mkiso.config.settings import Audit
@@ -109,10 +111,11 @@ def test_who_searched_for_whom_stands_in_the_audit(tmp_path: Path, names: bool) 
         client.headers["X-API-Key"] = KEY
         assert numbers(client, patient_name="Exam", modality="CT") == ["A1"]
     assert [event for event, _ in events(tmp_path)] == ["Query", "Query"]
-    for line in (tmp_path / "audit.xml").read_text(encoding="utf-8").splitlines():
-        query = fromstring(line).findtext(".//ParticipantObjectQuery") or ""
-        told = base64.b64decode(query).decode()
-        assert told == ("PatientName=Exam*&ModalitiesInStudy=CT" if names else "PatientName&ModalitiesInStudy=CT")
+    lines = (tmp_path / "audit.xml").read_text(encoding="utf-8").splitlines()
+    asked, sent = (base64.b64decode(fromstring(line).findtext(".//ParticipantObjectQuery") or "") for line in lines)
+    assert asked == (b"PatientName=Exam*&ModalitiesInStudy=CT" if names else b"PatientName&ModalitiesInStudy=CT")
+    query = dcmread(BytesIO(sent), force=True)
+    assert (str(query.PatientName), query.ModalitiesInStudy) == ("Exam*" * names, "CT")
 
 
 def test_the_command_shows_two_lines_a_study_or_json(
