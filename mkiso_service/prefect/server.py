@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import signal
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -68,6 +69,8 @@ keep.
 """
 
 CLOCK_LOOK_SECONDS = 10.0
+SETTLING_SECONDS = 5.0
+"""After its start until Prefect's services have certainly begun, on a busy machine, too."""
 
 _create_run: Callable[..., Awaitable[orm_models.FlowRun]] = flow_runs.create_flow_run
 _environment_variables = PrefectSettings.to_environment_variables
@@ -302,6 +305,18 @@ def _bound() -> socket.socket:
 
 
 class _Server(uvicorn.Server):
+    _answers_since = math.inf
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._answers_since = time.monotonic()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's; at once where it has only just started: nothing is under way, and a service of Prefect's that
+        is stopped before it has begun ends in a traceback.
+        """
+        if time.monotonic() - self._answers_since < SETTLING_SECONDS:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
         end_within(SERVER_GRACE_SECONDS)
         super().handle_exit(sig, frame)
