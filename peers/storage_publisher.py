@@ -18,6 +18,7 @@ from typing import Any, Literal, Self, cast
 from pydicom import Dataset
 from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, build_role, evt
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 COMMITMENT = UID("1.2.840.10008.1.20.1")
@@ -62,7 +63,7 @@ class StoragePublisher:
         self._lock = threading.Lock()
         self._taken = 0
         self._busy_left = self.faults.busy_times
-        self._associations: dict[int, Path] = {}
+        self._associations: dict[Association, Path] = {}  # kept: a later one would have the same id()
         self._finished: list[Path] = []
 
     def discs(self) -> list[list[str]]:
@@ -116,7 +117,7 @@ class StoragePublisher:
     def _accepted(self, event: evt.Event) -> None:
         with self._lock:
             self.called_by.append(event.assoc.requestor.ae_title)
-            self._associations[id(event.assoc)] = self.folder / f"{len(self._associations):03}"
+            self._associations[event.assoc] = self.folder / f"{len(self._associations):03}"
 
     def _stored(self, event: evt.Event) -> int | Dataset:
         faults = self.faults
@@ -132,7 +133,7 @@ class StoragePublisher:
                 return _status(faults.refuse_with, "cannot make this")
             if faults.disk_full_after is not None and self._taken >= faults.disk_full_after:
                 return _status(0xA700, "disk full")
-            folder, request = self._associations[id(event.assoc)], cast(C_STORE, event.request)
+            folder, request = self._associations[event.assoc], cast(C_STORE, event.request)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{request.AffectedSOPInstanceUID}.dcm").write_bytes(event.encoded_dataset())
             self._taken += 1
@@ -140,7 +141,7 @@ class StoragePublisher:
 
     def _released(self, event: evt.Event) -> None:
         with self._lock:
-            self._finished.append(self._associations[id(event.assoc)])
+            self._finished.append(self._associations[event.assoc])
 
     def _asked_for_commitment(self, event: evt.Event) -> tuple[int, None]:
         request = event.action_information

@@ -744,6 +744,7 @@ def test_a_print_that_ends_before_its_answer_comes_is_not_asked_for_twice(
 ) -> None:
     """The answer to its creation was lost, and who asked anew took the run, which had ended, for an older one."""
     monkeypatch.setattr(module, "CALL_SECONDS", LONG)
+    monkeypatch.setattr(api_module, "READ_SECONDS", LONG)
     port = urlsplit(api_url).port or 0
 
     async def scenario() -> None:
