@@ -31,6 +31,8 @@ while a question is on its way.
 """
 LOST = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
 """A connection that the server closed instead of answering."""
+LOST_PAUSE_SECONDS = 0.1
+"""Where one is lost others are, and may not have been noticed yet: each of them would count as a try."""
 TRIES = 3
 BACKFILL = timedelta(minutes=1)
 """How far back events are told again where a subscription begins, so that none is lost between two."""
@@ -89,6 +91,7 @@ class PrefectApi:
             except LOST:
                 if (losses := losses + 1) == TRIES:
                     raise
+                await asyncio.sleep(LOST_PAUSE_SECONDS)
                 continue
             with suppress(TypeError, ValueError):  # it doesn't say what time it is
                 self._ahead = parsedate_to_datetime(answer.headers.get("date")) - datetime.now(UTC)
