@@ -1,5 +1,5 @@
-"""`mkiso serve`, and other commands, without their imports: forks of a program that has made them once for all services
-of a test run. They are most of the processor time of a start.
+"""`mkiso serve`, other commands, and Prefect's own server, without their imports: forks of a program that has made them
+once for all services of a test run. They are most of the processor time of a start.
 
 A fork is a new start in all else: its environment, its output, the settings that Prefect reads from the environment.
 Tests of a start itself, and of what the kernel tells of a process, begin an interpreter, and so do measurements.
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mkiso.config.settings import Settings
 
 POLL_SECONDS = 0.02
+PREFECT_SERVER = ("prefect", "server", "start")
+"""In place of the arguments of a command of mkiso: Prefect's own server, with nothing of mkiso's."""
 
 
 class Forked:
@@ -140,7 +142,7 @@ def _end(code: int) -> NoReturn:
 
 
 def _run(arguments: list[str], environment: dict[str, str], out: str, err: str) -> int:
-    """What `python -P -m mkiso_service …` does, in a new fork."""
+    """What `python -P -m mkiso_service …` does, or PREFECT_SERVER, in a new fork."""
     from prefect.context import refresh_global_settings_context
 
     from mkiso_service import ending
@@ -165,7 +167,21 @@ def _run(arguments: list[str], environment: dict[str, str], out: str, err: str) 
 
     for module in (supervisor, prefect_environment):
         setattr(module, "begin_with", begin_with)  # noqa: B010
+    if tuple(arguments) == PREFECT_SERVER:
+        refresh_global_settings_context()
+        return _serve_as_prefect_does()
     return main.run(arguments)
+
+
+def _serve_as_prefect_does() -> int:
+    """What `prefect server start` comes to. What mkiso's own server changes, it changes when it begins."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    api = get_current_settings().server.api
+    uvicorn.run(create_app(final=True), host=api.host, port=api.port, timeout_keep_alive=api.keepalive_timeout)
+    return 0
 
 
 def _main() -> None:

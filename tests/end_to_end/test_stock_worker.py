@@ -40,7 +40,7 @@ def test_a_disc_is_made_by_prefects_own_server_and_process_worker(tmp_path: Path
         pacs = stack.enter_context(
             Dcmqrscp(tmp_path / "pacs", files, destinations={AE_TITLE: ("127.0.0.1", receiver_port)})
         )
-        server = stack.enter_context(PrefectServer(tmp_path / "prefect"))
+        server = stack.enter_context(PrefectServer(tmp_path / "prefect", warm=False))
         sections = {
             "server": {"port": web_port},
             "pacs": {"ae_title": pacs.ae_title, "port": pacs.port},

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import yaml
 
 from peers.link import Link
 from peers.patience import LONG, until
+from peers.warm import Warm
 from tests.webhook.prefect_server import AUTH, PrefectServer
 
 pytestmark = pytest.mark.peer
@@ -53,19 +51,13 @@ def test_a_deployment_removed_while_its_run_is_fetched_costs_no_place(tmp_path: 
         def run(of: str, parameters: Mapping[str, Any] | None = None) -> str:
             return str(told("POST", f"/deployments/{of}/create_flow_run", {"parameters": parameters or {}})["id"])
 
-        environment = {**os.environ, "MKISO_CONFIG": str(configuration)}
-        command = [sys.executable, "-P", "-m", "mkiso_service", "worker"]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as worker:
-            try:
-                removed, another = deployment("keep_house/housekeeping"), deployment("make_disc/download")
-                link.hush_at = f"GET /api/deployments/{removed} ".encode()
-                run(removed)
-                assert link.hushed.wait(LONG)
-                told("DELETE", f"/deployments/{removed}")
-                link.hush_at = b""
-                link.mend()
-                next_one = run(another, {"accession_numbers": ["A1"]})  # of no PACS
-                until(lambda: told("GET", f"/flow_runs/{next_one}")["state_type"] == "FAILED")
-            finally:
-                worker.terminate()
-                worker.wait(LONG)
+        with Warm(["worker"], tmp_path / "worker.log", environment={"MKISO_CONFIG": str(configuration)}):
+            removed, another = deployment("keep_house/housekeeping"), deployment("make_disc/download")
+            link.hush_at = f"GET /api/deployments/{removed} ".encode()
+            run(removed)
+            assert link.hushed.wait(LONG)
+            told("DELETE", f"/deployments/{removed}")
+            link.hush_at = b""
+            link.mend()
+            next_one = run(another, {"accession_numbers": ["A1"]})  # of no PACS
+            until(lambda: told("GET", f"/flow_runs/{next_one}")["state_type"] == "FAILED")

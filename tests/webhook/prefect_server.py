@@ -13,22 +13,27 @@ from pathlib import Path
 import httpx
 
 from mkiso_service.prefect.database import make_database
+from peers.nursery import PREFECT_SERVER, nursery
 from peers.ports import free_port
-from peers.process import Process
+from peers.process import Child, Process
 
 AUTH = "mkiso:password-of-a-test"
 
 
 class PrefectServer(Process):
-    """`prefect server start` on SQLite."""
+    """`prefect server start` on SQLite. `warm`: a fork of what has imported it (peers/nursery.py), not an interpreter
+    of its own.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, warm: bool = True) -> None:
         port = free_port()
         self.database = folder / "prefect.db"
         make_database(self.database)
         environment = {
             "PREFECT_HOME": str(folder),
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(port),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_UI_ENABLED": "false",
@@ -36,14 +41,17 @@ class PrefectServer(Process):
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
             "PREFECT_SERVER_API_AUTH_STRING": AUTH,
         }
-        prefect = Path(sys.executable).with_name("prefect")
-        super().__init__(
-            [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            folder / "server.log",
-            port=port,
-            environment=environment,
-        )
+        command: list[str | Path] = [Path(sys.executable).with_name("prefect"), *PREFECT_SERVER[1:]]
+        super().__init__(command, folder / "server.log", port=port, environment=environment)
         self.api_url = environment["PREFECT_API_URL"]
+        self._warm = warm
+
+    def begin(self) -> Child:
+        """Start it, in an interpreter that has imported it, where it is `warm`."""
+        if not self._warm:
+            return super().begin()
+        self.log_file.touch()
+        return nursery.start(PREFECT_SERVER, self.environment, self.log_file)
 
     def is_ready(self) -> bool:
         try:

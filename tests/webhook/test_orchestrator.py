@@ -41,7 +41,7 @@ pytestmark = pytest.mark.peer
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
+    with PrefectServer(tmp_path_factory.mktemp("prefect"), warm=False) as server:
         deploy(server.api_url)
         yield server
 
