@@ -12,10 +12,11 @@ from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, follow
 from mkiso.publishers.export import audited
 from mkiso.publishers.orderbook import take_over
 from mkiso.publishers.orders import image_orders, images_of, proved_by, require_told, study_order, words_of
-from mkiso.publishers.protocol import LABEL_LETTERS, pages_of
+from mkiso.publishers.protocol import pages_of
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import sop_classes_of
 from mkiso.study.values import Found
+from mkiso.study.writing import LABEL_LETTERS
 from tasks.job_run import JobRun
 from tasks.step import step
 

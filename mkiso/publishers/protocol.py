@@ -20,8 +20,6 @@ Proves = Literal["queued", "done"]
 PART_WORDS = N_("not the whole examination")
 UNPROVEN_WORDS = N_("not proven to be complete")
 _PLACES = ("{accession_number}", "{selection}")
-LABEL_LETTERS = "label_letters"
-"""What a job tells as degraded whose label shows something in other letters than it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from anyascii import anyascii
 
 Carries = Callable[[str], bool]
 """Whether a character can be written."""
+LABEL_LETTERS = "label_letters"
+"""What a job tells as degraded whose label shows something in other letters than it has."""
 _LEADING_VOWEL = re.compile("([เแโใไ])([ก-ฮ])")
 
 

@@ -30,6 +30,13 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3  # of the processor; 0.1 as a rule
 
 
+def test_what_asks_a_service_imports_nothing_of_images_and_robots() -> None:
+    code = "import sys, mkiso_service.cli.client, mkiso_service.cli.display; "
+    code += "print(sorted({'imagecodecs', 'prefect', 'pynetdicom', 'mkiso.publishers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=LONG)
+    assert done.stdout == "[]\n", done.stderr
+
+
 @pytest.mark.parametrize("group", ["", "archive", "config", "service"])
 def test_each_command_is_said_in_one_line_of_80_columns(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from mkiso.errors import PrintUncertain
 from mkiso.languages import N_, Language
-from mkiso.publishers.protocol import LABEL_LETTERS
 from mkiso.study.priors import WORDS, words_of
+from mkiso.study.writing import LABEL_LETTERS
 from mkiso_service.api import Dependency, Job, Ordered, ShownState
 from mkiso_service.counting import ago, counted
 from mkiso_service.prefect.orchestrator import SUSPENDED
