@@ -21,6 +21,11 @@ _PREFERENCES = {
     "browser.startup.page": 0,
     "app.update.auto": False,
     "datareporting.policy.dataSubmissionEnabled": False,
+    # A quarter of its start: processes for pages and extensions that nobody opens.
+    "browser.newtabpage.enabled": False,
+    "dom.ipc.processPrelaunch.enabled": False,
+    "dom.ipc.processCount": 1,
+    "extensions.webextensions.remote": False,
     "dom.w3c_touch_events.enabled": 1,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
