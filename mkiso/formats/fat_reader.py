@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.protocol import Contents, Extent, read_extent
+from mkiso.media.names import told_by
 
 SHORT, LONG = "8.3 names", "long names"
 _BYTES = 512
@@ -102,9 +103,9 @@ class _Volume:
             seen.add(first)
             names: set[str] = set()
             for name, long_name, kind, cluster, size in self._entries(first, above, is_root=not short.parts):
-                if name in names or long_name.casefold() in names:
+                if not names.isdisjoint(told := {told_by(name), told_by(long_name)}):
                     raise ProofFailed(f"The stick has {long / long_name} twice.")
-                names |= {name, long_name.casefold()}
+                names |= told
                 if kind & _IS_DIRECTORY:
                     waiting.append((short / name, long / long_name, cluster, 0 if not short.parts else first))
                 else:

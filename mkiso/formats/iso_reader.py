@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from mkiso.errors import ProofFailed
 from mkiso.formats.protocol import Contents, Extent, read_extent
 from mkiso.formats.udf_reader import UDF, read_udf
+from mkiso.media.names import told_by
 
 SECTOR_BYTES = 2048
 PRIMARY, JOLIET = "ISO 9660", "Joliet"
@@ -102,17 +103,17 @@ class _Tree:
                 identifier, flags = record[33 : 33 + record[32]], record[25]
                 name = self._name(identifier, bool(flags & _DIRECTORY))
                 path = folder / name
-                if name in names:  # also of two directories: a system goes into one of them
+                if told_by(name) in names:  # also of two directories: a system goes into one of them
                     raise ProofFailed(f"The image has {path} twice.")
-                names.add(name)
+                names.add(told_by(name))
                 entry = self._extent(record)
-                if flags & _DIRECTORY:
+                if flags == _DIRECTORY:
                     directories[entry.start] = identifier, extent.start
                     waiting.append((path, entry))
                 elif flags & (_ASSOCIATED | _MULTI_EXTENT):
-                    raise ProofFailed(f"The image's file {path} is in pieces.")
+                    raise ProofFailed(f"The image's {path} is in pieces.")
                 elif flags:
-                    raise ProofFailed(f"The image's file {path} is hidden, or of a kind that isn't known here.")
+                    raise ProofFailed(f"The image's {path} is hidden, or of a kind that isn't known here.")
                 else:
                     found[path] = entry if entry.size else Extent(0, 0)  # nothing lies anywhere
         self._same_path_tables(volume_descriptor, root.start, directories)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.protocol import Extent, read_extent
+from mkiso.media.names import told_by
 
 UDF = "UDF"
 SECTOR_BYTES = 2048
@@ -197,9 +198,9 @@ class _Volume:
                 path = folder / (name := _name(identifier))
                 if flags & ~_IS_DIRECTORY:
                     raise ProofFailed(f"The image's UDF tree hides {path}.")
-                if name in names:  # also of two directories: a system goes into one of them
+                if told_by(name) in names:  # also of two directories: a system goes into one of them
                     raise ProofFailed(f"The image's UDF tree has {path} twice.")
-                names.add(name)
+                names.add(told_by(name))
                 if icb in seen or len(seen) > _MAX_ENTRIES:
                     raise ProofFailed("The image's UDF directories name something twice, or too much.")
                 seen.add(icb)

@@ -64,6 +64,13 @@ def d_characters(text: str) -> str:
     return _OUTSIDE_D_CHARACTERS.sub("_", _without_accents(text).upper()).strip("_")
 
 
+def told_by(name: str) -> str:
+    """What systems tell a name by: names are one to Windows and macOS that differ in case, in how an accent is written,
+    or in dots and spaces at the end.
+    """
+    return unicodedata.normalize("NFC", name).upper().casefold().rstrip(". ")
+
+
 def short_names(
     paths: Iterable[PurePosixPath],
     place: PurePosixPath = PurePosixPath(),  # noqa: B008  immutable
@@ -71,15 +78,22 @@ def short_names(
     """For long paths their unique 8.3 upper-case paths, the same for the same set (Ecma-119 10.1: interchange level 1).
 
     A name that is 8.3 already keeps itself but for its case. `place` is the folder on the disc that they go into.
-    Raises ConfigurationError for a path that Joliet can't hold or that is nested too deep there.
+    Raises ConfigurationError for a path that Joliet can't hold or that is nested too deep there, and for two that are
+    one to some systems.
     """
     paths = sorted(paths)
     shortened: dict[PurePosixPath, PurePosixPath] = {PurePosixPath("."): PurePosixPath(".")}
     taken: set[PurePosixPath] = set()
+    told: dict[tuple[PurePosixPath, str], PurePosixPath] = {}
     directories = {parent for path in paths for parent in path.parents} - {PurePosixPath(".")}
     entries = sorted(directories | set(paths), key=lambda path: (len(path.parts), not _is_short(path.name), path))
     for path in entries:
         _holdable(path, place)
+        if (other := told.setdefault((path.parent, told_by(path.name)), path)) != path:
+            raise ConfigurationError(
+                f"The viewer's {str(other)!r} and {str(path)!r} are one name to some systems, which would show one of "
+                "them: rename one, or take it out of viewer.directory."
+            )
         folder = shortened[path.parent]
         shortened[path] = next(
             name for name in _candidates(path, folder, directory=path in directories) if name not in taken

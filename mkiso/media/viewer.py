@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from mkiso.config.disc import Viewer
 from mkiso.errors import ConfigurationError
-from mkiso.media.names import HOWTO, short_names
+from mkiso.media.names import HOWTO, short_names, told_by
 from mkiso.storage.files import Unreadable, read_json, sha256_of, write_whole
 from mkiso.study.models import DiscFile
 
@@ -88,7 +88,8 @@ def _unreadable(error: OSError) -> None:
 
 def _refuse_clashes(root_names: set[str]) -> None:
     # IHE PDI: IHE* is reserved.
-    clashes = sorted(name for name in root_names if name.upper() in OWN_ROOT_NAMES or name.upper().startswith("IHE"))
+    own = set(map(told_by, OWN_ROOT_NAMES))
+    clashes = sorted(name for name in root_names if told_by(name) in own or name.upper().startswith("IHE"))
     if clashes:
         raise ConfigurationError(
             f"The viewer would put {', '.join(clashes)} into the root, where a disc has its own: set viewer.place to "

@@ -242,6 +242,9 @@ def test_readme_claims_what_the_disc_meets(tmp_path: Path) -> None:
     [
         (["readme.txt"], {}, "readme.txt into the root"),
         (["Dicom/x.dll"], {}, "into the root"),
+        (["index.htm."], {}, "into the root"),
+        (["a.exe", "A.exe"], {}, "one name to some systems"),
+        (["de/a.dll", "DE/b.dll"], {}, "one name to some systems"),
         (["IHElp.txt"], {}, "into the root"),
         (["a.exe"], {"place": "IHE_X"}, "into the root"),
         (["a.exe"], {"executable": "b.exe"}, "no such file"),
