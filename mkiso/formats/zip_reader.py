@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from mkiso.errors import ProofFailed
 from mkiso.formats.ae2 import AROUND_BYTES, CHECK_BYTES, MAC_BYTES, SALT_BYTES, Lock, Password
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded, read_extent
-from mkiso.media.names import HOWTO, is_file_set_id
+from mkiso.media.names import HOWTO, is_file_set_id, told_by
 
 TREE = "ZIP"
 _END = struct.Struct("<4s4H2IH")  # APPNOTE 4.3.16
@@ -29,9 +29,11 @@ _LOCAL = struct.Struct("<4s5H3I2H")  # 4.3.7
 _MAX_COMMENT_BYTES = 2**16 - 1
 _MAX_DIRECTORY_BYTES = 256 * 1024 * 1024
 _MAX_DEPTH = 16  # else a name of 64 KB has 32,000 parents, which take gigabytes
+_MAX_NAME = 255  # which systems have
 _MAX_FILES = 1_000_000  # a long study has 20,000 images; each file takes 1 KB of memory here
 _ENCRYPTED, _STREAMED, _UTF_8 = 0x0001, 0x0008, 0x0800  # 4.4.4
-_SIZES_64, _SECOND_NAME, _AES = 0x0001, 0x7075, 0x9901  # 4.5.3, 4.6.9, AE-2
+_SIZES_64, _AES = 0x0001, 0x9901  # 4.5.3, AE-2
+_TIMES_AND_OWNERS = (0x000A, 0x5455, 0x5855, 0x7855, 0x7875)  # 4.5.5, 4.6.1
 _METHODS = _STORED, _LOCKED = 0, 99  # 4.4.5
 _AE_2 = struct.pack("<H2sBH", 2, b"AE", 3, _STORED)  # version 2, AES-256, and the method within
 _MAX_VERSION, _MAX_LOCKED_VERSION = 45, 51  # 4.4.3.2: ZIP64, AES
@@ -68,6 +70,7 @@ def read_zip(descriptor: int, password: Password | None = None) -> Contents:
     files: dict[PurePosixPath, Extent] = {}
     crc32: dict[Extent, int] = {}
     locked: list[Extent] = []
+    folders: set[PurePosixPath] = set()
     position = 0
     for entry in sorted(entries, key=lambda entry: entry.position):
         if entry.position != position:
@@ -85,12 +88,25 @@ def read_zip(descriptor: int, password: Password | None = None) -> Contents:
                 crc32[extent] = entry.crc32
         elif extent.size or entry.is_locked:
             raise ProofFailed("The ZIP file has a directory with bytes.")
+        else:
+            folders.add(PurePosixPath(entry.name))
     if position != directory.start:
         raise ProofFailed("The ZIP file has bytes that belong to no file.")
-    if folders := {parent for path in files for parent in path.parents} & files.keys():
-        raise ProofFailed(f"The ZIP file has {min(folders)} as a file and as a folder.")
+    folders.update(parent for path in (*files, *folders) for parent in path.parents)
+    if both := folders & files.keys():
+        raise ProofFailed(f"The ZIP file has {min(both)} as a file and as a folder.")
+    _require_told_apart((*folders, *files))
     locks = _locks(descriptor, locked, password)
     return Contents(comment if is_file_set_id(comment) else "", size, {TREE: files}, crc32, locks)
+
+
+def _require_told_apart(paths: Iterable[PurePosixPath]) -> None:
+    """Each has a name of its own in its folder on every system. Raises ProofFailed."""
+    told: set[tuple[PurePosixPath, str]] = set()
+    for path in paths:
+        if (name := (path.parent, told_by(path.name))) in told:
+            raise ProofFailed(f"The ZIP file has {path} twice.")
+        told.add(name)
 
 
 def begins_encrypted(head: bytes) -> bool:
@@ -160,7 +176,7 @@ def _entries(data: bytes) -> Iterator[_Entry]:
     while position < len(data):
         if len(data) < position + _CENTRAL.size:
             raise _broken()
-        signature, made_by, version, flags, method, time, date, crc32, packed, size, *rest = _CENTRAL.unpack_from(
+        signature, _, version, flags, method, time, date, crc32, packed, size, *rest = _CENTRAL.unpack_from(
             data, position
         )
         name_bytes, extra_bytes, comment_bytes, disk, _, attributes, start = rest
@@ -171,12 +187,12 @@ def _entries(data: bytes) -> Iterator[_Entry]:
             raise _broken()
         if flags & ~(_UTF_8 | _ENCRYPTED) or bool(flags & _ENCRYPTED) != (method == _LOCKED) or method not in _METHODS:
             raise ProofFailed("Files in this ZIP file are compressed, encrypted or streamed: unpack it and check that.")
-        if made_by >> 8 == 3 and stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        name = _decoded(data[name_at:extra_at], flags)
+        if not _is_plain(attributes, is_folder=name.endswith("/")):
             raise ProofFailed("The ZIP file has a link or something else that is no file.")
         size, packed, start = _wide(data[extra_at : extra_at + extra_bytes], method, (size, packed, start))
         if packed != _packed(size, method) or (method == _LOCKED and crc32):
             raise _broken()
-        name = _decoded(data[name_at:extra_at], flags)
         yield _Entry(name, flags, method, (time, date), crc32, size, start)
 
 
@@ -198,6 +214,16 @@ def _extent(descriptor: int, entry: _Entry, end: int) -> Extent:
         raise ProofFailed("The ZIP file has a file outside itself.")
     before = (SALT_BYTES + CHECK_BYTES) * entry.is_locked
     return Extent(entry.position + _LOCAL.size + len(named) + before, size)
+
+
+def _is_plain(attributes: int, *, is_folder: bool) -> bool:
+    """Whether attributes are those of a file or folder, as the name says (APPNOTE 4.4.15). Which system they are of
+    isn't asked: programs read some systems' as others'.
+    """
+    kind = stat.S_IFMT(attributes >> 16)
+    if is_folder:
+        return kind in (0, stat.S_IFDIR)
+    return kind in (0, stat.S_IFREG) and not attributes & stat.FILE_ATTRIBUTE_DIRECTORY
 
 
 def _version(method: int) -> int:
@@ -222,8 +248,8 @@ def _wide(extra: bytes, method: int, narrow: tuple[int, ...]) -> tuple[int, ...]
             raise _broken()
         fields[kind] = extra[position + 4 : position + 4 + length]
         position += 4 + length
-    if _SECOND_NAME in fields:
-        raise ProofFailed("The ZIP file has a second name.")
+    if fields.keys() - {_SIZES_64, _AES, *_TIMES_AND_OWNERS}:  # 0x7075 is a name, 0x6C78 makes a link of a file
+        raise ProofFailed("The ZIP file has a second name of a file, or something else that some programs go by.")
     if fields.get(_AES) != (_AE_2 if method == _LOCKED else None):
         raise ProofFailed("The ZIP file is encrypted in another way than mkiso reads: unpack it and check that.")
     wide = fields.get(_SIZES_64, b"")
@@ -245,6 +271,8 @@ def _decoded(name: bytes, flags: int) -> str:
     parts = text.removesuffix("/").split("/")
     if len(parts) > _MAX_DEPTH:
         raise ProofFailed("The ZIP file's folders go too deep.")
+    if max(map(len, parts)) > _MAX_NAME:
+        raise ProofFailed("The ZIP file has a name that is longer than any system's.")
     if not all(parts) or {".", ".."} & set(parts) or any(mark in text for mark in "\\:") or not text.isprintable():
         raise ProofFailed("The ZIP file has a name that leads elsewhere.")
     return text

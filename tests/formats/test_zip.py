@@ -179,6 +179,15 @@ def _archive(**entry: object) -> bytes:
     return target.getvalue()
 
 
+def _named(*names: str) -> bytes:
+    """A ZIP file of files and folders without content."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    return target.getvalue()
+
+
 def _edited(change: Callable[[bytearray], object]) -> bytes:
     content = bytearray(_archive())
     change(content)
@@ -199,7 +208,19 @@ def _edited(change: Callable[[bytearray], object]) -> bytes:
         (_archive(filename="B/"), "directory with bytes"),
         (_archive(compress_type=zipfile.ZIP_DEFLATED), "compressed"),
         (_archive(external_attr=0o120777 << 16), "a link"),
+        (_archive(external_attr=0o120777 << 16, create_system=0), "a link"),
+        (_archive(external_attr=0o120777 << 16, create_system=5), "a link"),
+        (_archive(external_attr=0o040755 << 16), "something else that is no file"),
+        (_archive(external_attr=0x10, create_system=0), "something else that is no file"),
+        (_archive(filename="a"), "a twice"),
+        (_archive(filename="A."), "A. twice"),
+        (_archive(filename="A /B"), "A twice"),
+        (_named("A/", "A"), "A as a file and as a folder"),
+        (_named("D/A", "d/B"), "d twice|D twice"),
+        (_named("Bildü", "Bildu\N{COMBINING DIAERESIS}"), "twice"),
+        (_archive(filename="B" * 256), "longer than any system's"),
         (_archive(extra=struct.pack("<HH3s", 0x7075, 3, b"\1\2\3")), "a second name"),
+        (_archive(extra=struct.pack("<HHBHHI", 0x6C78, 9, 7, 3 << 8, 0, 0o120777 << 16)), "some programs go by"),
         (_archive(extra=struct.pack("<HH", 0x5455, 9)), "broken"),
         (_edited(lambda data: data.__setitem__(slice(0, 0), b"front")), "broken end"),
         (_edited(lambda data: data.__setitem__(slice(36, 36), b"x")), "broken end"),
