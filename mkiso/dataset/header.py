@@ -31,6 +31,7 @@ from mkiso.dataset.elements import (
     Encoding,
     elements,
     elements_so_far,
+    elements_up_to,
     items,
     unpadded,
     value_so_far,
@@ -53,6 +54,7 @@ _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
+MAX_INFLATED_BEGINNING_BYTES = 16 * 1024 * 1024
 MAX_BEGINNING_BYTES = 256 * 1024  # of a data set, deflated or inflated, that is looked at for its study
 
 _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x0020000D, 0x0020000E
@@ -115,6 +117,10 @@ _ITEM = (
 )
 
 _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")
+
+# Of those that say whose and which instance it is, and the first of what comes behind them.
+_BEGINNING = frozenset(_tags("SpecificCharacterSet SOPClassUID SOPInstanceUID PatientID"))
+_BEHIND = frozenset(_tags("StudyInstanceUID SeriesInstanceUID PixelData"))
 
 _TEXTS = {tag: dictionary_VR(tag) for tag in {**_HEADER, **_ITEM} if dictionary_VR(tag) in STR_VR}
 
@@ -189,6 +195,19 @@ def begin_identity(beginning: bytes, transfer_syntax_uid: str) -> tuple[Identity
         return None
 
 
+def begin_header(beginning: bytes, transfer_syntax_uid: str) -> Dataset:
+    """Whose and which instance a data set is, by its beginning, or all of it: SOP class, SOP instance, Patient ID and
+    what this is written in.
+
+    Raises DamagedInstance where the beginning doesn't tell.
+    """
+    if transfer_syntax_uid in _DEFLATED:
+        beginning = _inflated_beginning(beginning, MAX_INFLATED_BEGINNING_BYTES)
+    encoding = encoding_of(transfer_syntax_uid)
+    found = elements_up_to(beginning, 0, encoding, _BEGINNING | _BEHIND, _BEHIND)
+    return _dataset(beginning, {tag: element for tag, element in found.items() if tag in _BEGINNING}, encoding)
+
+
 def begin_study(beginning: bytes, transfer_syntax_uid: str) -> str:
     """The Study Instance UID of a data set by its beginning, empty where that doesn't tell; for what isn't stored and
     needs no more than a name."""
@@ -202,11 +221,16 @@ def begin_series(beginning: bytes, transfer_syntax_uid: str) -> str:
 
 def _begun(beginning: bytes, transfer_syntax_uid: str, tag: int) -> str:
     if transfer_syntax_uid in _DEFLATED:
-        try:
-            beginning = zlib.decompressobj(-zlib.MAX_WBITS).decompress(beginning, MAX_BEGINNING_BYTES)
-        except zlib.error:
-            return ""
+        beginning = _inflated_beginning(beginning, MAX_BEGINNING_BYTES)
     return unpadded(value_so_far(beginning, encoding_of(transfer_syntax_uid), tag) or b"")
+
+
+def _inflated_beginning(deflated: bytes, most: int) -> bytes:
+    """At most so many bytes of what was deflated; none where it can't be inflated."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, most)
+    except zlib.error:
+        return b""
 
 
 def _identity(data: Encoded, found: dict[int, Element]) -> Identity:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydicom import Dataset, dcmread
@@ -19,7 +19,7 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mkiso.dataset.elements import elements
-from mkiso.dataset.header import encoding_of
+from mkiso.dataset.header import begin_header, encoding_of, is_deflated
 from mkiso.dataset.part10 import data_set_offset
 from mkiso.errors import DamagedInstance, ProofFailed
 from mkiso.formats.envelope_reader import DICOMDIR, Opener, with_envelopes
@@ -31,9 +31,6 @@ from mkiso.media.names import is_file_id
 from mkiso.storage.files import descriptor_of
 from mkiso.study.identity import one_line
 from mkiso.study.models import instances_words
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
 _MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT
@@ -53,6 +50,7 @@ _LEVELS = {
     "STUDY": "PATIENT",
     "SERIES": "STUDY",
 }  # PS3.3 F.4: what stands above; every other type stands below SERIES
+_FEW_BYTES, _MANY_BYTES = 64 * 1024, 16 * 1024 * 1024  # of a data set, up to what says whose it is; nobody needs more
 _PREFIX_BYTES = 132
 _HASH_CHARACTERS = 16
 _NAMED = 5  # how many findings the words of an error name
@@ -251,7 +249,10 @@ class _Check:
             self._find("There is no SHA256.TXT: whether the files are what they were can't be told.")
             self.is_listed = False
             return
-        listed = dict(_checksum_lines(self._made(extent, _LINE)))
+        lines = list(_checksum_lines(self._made(extent, _LINE)))
+        listed = dict(lines)
+        if len(listed) != len(lines):
+            self._find("SHA256.TXT names a file twice.")
         found = {path: hashes.get(extent, "") for path, extent in image.shown.items() if path != CHECKSUMS}
         for path in sorted(listed.keys() - found.keys()):
             self._find(f"{path} is missing.")
@@ -318,7 +319,9 @@ class _Check:
             if path not in referenced and path != DICOMDIR and (path.parts[0] == "DICOM" or self._is_dicom(extent)):
                 self._find(f"{path} is a DICOM file that DICOMDIR doesn't name.")
         self.instances, self.patients = len(referenced), len(patient_ids)
-        if len(set(patient_ids)) != len(patient_ids):  # PS3.3 F.5.1
+        if not all(patient_ids):  # PS3.3 F.5.1: whose the images below it are, nobody can say
+            self._find("DICOMDIR has a patient without a Patient ID.")
+        if len(set(patient_ids)) != len(patient_ids):
             self._find("DICOMDIR has several patients of one Patient ID.")
         if self.one_patient and len(patient_ids) != 1:
             self._find(f"DICOMDIR has {len(patient_ids)} patients.")
@@ -343,30 +346,40 @@ class _Check:
             return
         if any(head[:128]):
             self._find(f"{path} has a preamble that isn't zero.")
-        meta = _file_meta(head)
+        meta, begin = _file_meta(head)
+        transfer_syntax_uid = meta.get(_TRANSFER_SYNTAX_UID, "")
         if [meta.get(tag, "") for tag in _REFERENCED] != [
             str(record.get(keyword, "")) for keyword in _REFERENCED.values()
         ]:
             self._find(f"DICOMDIR and {path} differ in SOP class, SOP instance or transfer syntax.")
         try:
-            file = io.BufferedReader(_Slice(self.descriptor, self.image, extent))
-            if _is_deflated(file):
-                return
-            dataset = dcmread(
-                file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID", "PatientID"]
-            )
-            encoded = getattr(dataset.get_item("PatientID"), "value", None) or b""
-            patient_id = str(dataset.get("PatientID", "")).strip()
-            identity = [str(dataset.get("SOPClassUID", "")), str(dataset.get("SOPInstanceUID", ""))]
-        except Exception:
+            if not meta:
+                raise DamagedInstance("The file has no DICOM File Meta Information.")
+            header = self._header(extent, begin, transfer_syntax_uid)
+            encoded = getattr(header.get_item("PatientID"), "value", None) or b""
+            patient_id = str(header.get("PatientID", "")).strip()
+            identity = [str(header.get("SOPClassUID", "")), str(header.get("SOPInstanceUID", ""))]
+        except OSError:  # of a folder's file, which was told
+            return
+        except Exception:  # what pydicom makes of broken bytes is any exception at all
             self._find(f"{path} is no DICOM file that can be read.")
             return
         if identity != [meta.get(_SOP_CLASS_UID, ""), meta.get(_SOP_INSTANCE_UID, "")]:
             self._find(f"The meta information of {path} names another instance than its data set.")
         if owner and patient_id and not _is_of(owner, patient_id, encoded):
             self._find(f"{path} is of another patient than DICOMDIR says.")
-        if not self.is_listed and _GROUP_LENGTH in meta and self.image.size_of(extent) <= _WALKED_BYTES:
-            self._walk(path, extent, meta.get(_TRANSFER_SYNTAX_UID, ""))
+        if self.is_listed or _GROUP_LENGTH not in meta or is_deflated(transfer_syntax_uid):
+            return
+        if self.image.size_of(extent) <= _WALKED_BYTES:
+            self._walk(path, extent, transfer_syntax_uid)
+
+    def _header(self, extent: Extent, begin: int, transfer_syntax_uid: str) -> Dataset:
+        """What says whose an instance is, by as much of its beginning as that takes. Raises DamagedInstance."""
+        assert self.image
+        try:
+            return begin_header(self.image.read(self.descriptor, extent, begin, _FEW_BYTES), transfer_syntax_uid)
+        except DamagedInstance:
+            return begin_header(self.image.read(self.descriptor, extent, begin, _MANY_BYTES), transfer_syntax_uid)
 
     def _walk(self, path: PurePosixPath, extent: Extent, transfer_syntax_uid: str) -> None:
         """Whether the elements of a data set end where the file does, which is all that tells without a hash."""
@@ -380,37 +393,6 @@ class _Check:
             elements(data, begin, len(data), encoding_of(transfer_syntax_uid), frozenset())
         except DamagedInstance as error:
             self._find(f"{path} is damaged or cut short: {error}")
-
-
-class _Slice(io.RawIOBase):
-    """The bytes of one file of the disc as a file, so that a large instance isn't read for its header."""
-
-    name = "instance"  # which pydicom asks for
-
-    def __init__(self, descriptor: int, image: Contents, extent: Extent) -> None:
-        self._descriptor, self._image, self._extent, self._position = descriptor, image, extent, 0
-        self._size = image.size_of(extent)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer)
-        data = self._image.read(self._descriptor, self._extent, self._position, len(view))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
 
 def _checksum_lines(content: bytes) -> Iterator[tuple[PurePosixPath, str]]:
@@ -429,9 +411,9 @@ def _is_deflated(file: BinaryIO) -> bool:
     return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
-def _file_meta(head: bytes) -> dict[int, str]:
-    """Group 0002 of a Part 10 file, its UIDs as text (PS3.10 7.1: always Explicit VR Little Endian); empty where it is
-    none.
+def _file_meta(head: bytes) -> tuple[dict[int, str], int]:
+    """Group 0002 of a Part 10 file, its UIDs as text (PS3.10 7.1: always Explicit VR Little Endian), empty where it is
+    none; and where it ends.
     """
     values: dict[int, str] = {}
     position = _PREFIX_BYTES
@@ -445,7 +427,7 @@ def _file_meta(head: bytes) -> dict[int, str]:
             position += 4
         values[group << 16 | element] = head[position : position + length].decode("latin-1").rstrip("\0 ")
         position += length
-    return values
+    return values, position
 
 
 def _is_of(owner: str, patient_id: str, encoded: bytes) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import ImageHashes, Unlocking
 from mkiso.formats.protocol import Contents, Extent
+from mkiso.media.names import told_by
 
 CHECKS = ("every file of the folder", "that nothing in it is a link")
 _MAX_FILES = 1_000_000
@@ -55,6 +56,11 @@ def read_folder(folder: Path) -> FolderContents:
             continue
         extent = Extent(number, status.st_size)
         places[extent], shown[name] = path, extent
+    told: dict[tuple[str, ...], PurePosixPath] = {}
+    for name in shown:
+        other = told.setdefault(tuple(map(told_by, name.parts)), name)
+        if other != name:
+            faults.append(f"{name} and {other} are one name to some systems, which show one of them.")
     if PurePosixPath("DICOMDIR") not in shown:
         shown = {PurePosixPath(str(name).upper()): extent for name, extent in shown.items()}
     size = sum(extent.size for extent in places)

@@ -288,7 +288,12 @@ def _rewritten(path: str, change: Callable[[bytes], bytes], folder: Path) -> Cal
         ("DICOMDIR", lambda content: content.replace(b"STUDY ", b"SERIES", 1), "of type SERIES below PATIENT"),
         (str(INSTANCE), lambda content: b"MZ" + content[2:], "IM000002 has a preamble"),
         (str(INSTANCE), lambda content: b"", "differ in SOP class"),
-        (str(INSTANCE), lambda content: content[:500], "names another instance than its data set"),
+        (str(INSTANCE), lambda content: content[:500], "no DICOM file that can be read"),
+        (
+            str(INSTANCE),
+            lambda content: content.replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x17\x00UI"),
+            "names another instance than its data set",
+        ),
     ],
 )
 def test_a_disc_that_was_made_wrongly_is_caught(

@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from pydicom import dcmread
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.registry import FORMATS
 from mkiso.formats.zip_encrypted import new_password
 from mkiso.media.layout import LayoutOptions, lay_out
+from mkiso.storage.files import sha256_of
 from mkiso.study.gate import Part
 from mkiso_service.cli.main import cli
 from peers.corpus import THAI, make_study
 from tests.media.discs import CREATED, instances, passed, settings
 
 IMAGE = "DICOM/PT000001/ST000001/SE000001/IM000001"
+ITEMS, TAGGED = struct.Struct("<HH2sHI"), struct.Struct("<HHI")
+OPEN = ITEMS.pack(0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF)
+EMPTY, CLOSED = TAGGED.pack(0xFFFE, 0xE000, 0), TAGGED.pack(0xFFFE, 0xE0DD, 0)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,75 @@ def test_each_fault_is_named(disc: Path) -> None:
     assert "LINK is a link or something else that is no file." in findings
 
 
+def listed(disc: Path) -> Path:
+    """The folder with a SHA256.TXT that says what lies there now, as whoever changes a disc can write it."""
+    files = sorted(file for file in disc.rglob("*") if file.is_file() and file.name != "SHA256.TXT")
+    lines = [f"{sha256_of(file)}  {file.relative_to(disc)}\n" for file in files]
+    (disc / "SHA256.TXT").write_text("".join(lines))
+    return disc
+
+
+def test_names_that_some_systems_take_for_one_are_told(disc: Path) -> None:
+    (disc / "Readme.txt").write_text("which of the two is shown?")
+    found = check_disc(listed(disc)).findings
+    assert found == ("Readme.txt and README.TXT are one name to some systems, which show one of them.",)
+
+
+def test_of_two_trees_in_small_letters_and_in_capitals_none_is_passed_over(disc: Path) -> None:
+    for path in sorted(listed(disc).rglob("*"), reverse=True):
+        path.rename(path.with_name(path.name.lower()))
+    (disc / IMAGE).parent.mkdir(parents=True)
+    (disc / IMAGE).write_text("another patient's")
+    [told, *_] = check_disc(disc).findings
+    assert told.endswith("are one name to some systems, which show one of them.")
+
+
+def test_a_file_that_is_listed_twice_is_told(disc: Path) -> None:
+    lines = (listed(disc) / "SHA256.TXT").read_text()
+    (disc / "SHA256.TXT").write_text(f"{'0' * 64}  {IMAGE}\n{lines}")
+    assert check_disc(disc).findings == ("SHA256.TXT names a file twice.",)
+
+
+def with_bytes(file: Path, before: bytes, content: bytes) -> None:
+    """Put some bytes before others into a file."""
+    whole = file.read_bytes()
+    at = whole.index(before)
+    file.write_bytes(whole[:at] + content + whole[at:])
+
+
+@pytest.mark.parametrize(
+    ("before", "content", "sound"),
+    [
+        (b"\x08\x00\x60\x00CS", ITEMS.pack(0x0008, 0x1140, b"SQ", 0, 8 * 1_000_000) + EMPTY * 1_000_000, True),
+        (b"\x08\x00\x60\x00CS", OPEN + EMPTY * 1_000_000 + CLOSED, True),
+        (b"\x08\x00\x60\x00CS", OPEN + EMPTY * 2_100_000 + CLOSED, False),
+        (b"\x08\x00\x60\x00CS", ITEMS.pack(0x0009, 0x1001, b"UT", 0, 64 << 20) + bytes(64 << 20), False),
+        (b"\x02\x00\x10\x00UI", ITEMS.pack(0x0002, 0x0009, b"OB", 0, 64 << 20) + bytes(64 << 20), False),
+    ],
+    ids=["items of a length", "items", "more items than any image has", "a long value", "a long meta information"],
+)
+def test_an_instance_that_is_a_bomb_takes_no_more_memory(
+    disc: Path, before: bytes, content: bytes, *, sound: bool
+) -> None:
+    with_bytes(disc / IMAGE, before, content)
+    listed(disc)
+    tracemalloc.start()
+    report = check_disc(disc)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert report.sound == sound and peak < 64 << 20
+    assert sound or f"{IMAGE} is no DICOM file that can be read." in report.findings
+
+
+def test_images_below_a_patient_without_an_id_are_nobodys(disc: Path) -> None:
+    """Of two patients, perhaps: there is nothing to compare them with."""
+    directory = (disc / "DICOMDIR").read_bytes()
+    at = directory.index(b"\x10\x00\x20\x00LO") + 8
+    length = directory[at - 2]
+    (disc / "DICOMDIR").write_bytes(directory[:at] + b" " * length + directory[at + length :])
+    assert check_disc(listed(disc)).findings == ("DICOMDIR has a patient without a Patient ID.",)
+
+
 def test_no_name_of_a_disc_steers_the_terminal_that_shows_it(disc: Path) -> None:
     for name in (b"A\x1b]0;B\x07", b"C\nD is right", b"\xff"):
         (disc / os.fsdecode(name)).write_bytes(b"")
@@ -107,11 +183,14 @@ def test_without_checksums_an_instance_that_is_cut_short_is_named(disc: Path, cu
     assert any(words.startswith(f"{IMAGE} is damaged or cut short") for words in check_disc(disc).findings)
 
 
-def test_an_instance_of_another_patient_is_named(disc: Path) -> None:
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_an_instance_of_another_patient_is_named(disc: Path, syntax: UID) -> None:
     dataset = dcmread(disc / IMAGE)
-    dataset.PatientID = "SOMEBODY ELSE"
+    dataset.PatientID, dataset.file_meta.TransferSyntaxUID = "SOMEBODY ELSE", syntax
     dataset.save_as(disc / IMAGE)
     assert f"{IMAGE} is of another patient than DICOMDIR says." in check_disc(disc).findings
+    (disc / "SHA256.TXT").unlink()
+    assert not [words for words in check_disc(disc).findings if "damaged" in words]
 
 
 def test_a_file_that_cant_be_read_is_named(disc: Path) -> None:
