@@ -16,7 +16,16 @@ from peers.storage_publisher import StoragePublisher
 
 MEDIA_CREATION = UID("1.2.840.10008.5.1.1.33")
 Fault = Literal[
-    "", "refuse request", "refuse start", "failure", "stuck", "no answer to start", "forget", "another's status"
+    "",
+    "refuse request",
+    "refuse start",
+    "failure",
+    "stuck",
+    "no answer to request",
+    "no answer to start",
+    "started before",
+    "forget",
+    "another's status",
 ]
 
 
@@ -58,8 +67,12 @@ class MediaCreationPublisher(StoragePublisher):
             self.fault == "refuse request"
             or not {item.ReferencedSOPInstanceUID for item in attributes.ReferencedSOPSequence} <= held
         ):
-            return 0xA510 if uid in self.requests else 0x0110, None
+            return 0x0110, None
+        if uid in self.requests:
+            return 0x0111, None
         self.requests[uid], self.asked[uid] = "IDLE", attributes
+        if self.fault == "no answer to request":
+            event.assoc.abort()
         return 0x0000, attributes
 
     def _acted(self, event: evt.Event) -> tuple[int, Dataset | None]:
@@ -73,6 +86,8 @@ class MediaCreationPublisher(StoragePublisher):
             return 0x0000, None
         if self.fault == "refuse start":
             return 0xC203, None
+        if self.fault == "started before":
+            return 0xA510, None
         self.started[uid] = time.monotonic()
         self.requests[uid] = "PENDING"
         self.copies[uid] = int(event.action_information.NumberOfCopies)

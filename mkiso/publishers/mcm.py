@@ -1,7 +1,8 @@
 """Media Creation Management (PS3.4 S): the instances are stored, then a disc of exactly these is requested, started and
 followed.
 
-Storing makes no disc here; only the Initiate Media Creation action does, so nothing before it is uncertain.
+Storing makes no disc here; only the Initiate Media Creation action does, so nothing before it is uncertain. A request
+of which no answer came may be there and keeps its UID: the order is written down, so that its next attempt has another.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ STATES: Mapping[str, RobotState] = {
     "FAILURE": "failed",
 }
 EXECUTION_STATUS_AND_INFO = struct.pack("<4H", 0x2100, 0x0020, 0x2100, 0x0030)
+STARTED = (0xA510, 0xC201, 0xC202)  # Initiate has come already; the disc is made; it is being made
 GOOD = (0x0000, 0x0001, 0x0107, 0x0116)
 """Success, and warnings that optional attributes were not taken (PS3.4 S.3.2.1.4)."""
 POLL_SECONDS = 2.0
@@ -63,9 +65,15 @@ class McmPublisher(DicomPublisher[MediaCreation]):
             try:
                 answer = _ask(association, dimse.N_CREATE_RQ, order, data_set=media_request(order, self._settings))
             except AssociationLost as error:
+                before_giving()
                 raise PublisherUnavailable(
                     f"{self.name} {error} after the request for a disc; no disc was started."
                 ) from None
+            if answer.command.status == dimse.DUPLICATE_SOP_INSTANCE:
+                before_giving()
+                raise PublisherUnavailable(
+                    f"{self.name} has the request of an attempt that broke off; no disc was started. Retry the run."
+                )
             self._demand(answer, order, "the request for a disc")
             before_giving()
             try:
@@ -168,6 +176,8 @@ class McmPublisher(DicomPublisher[MediaCreation]):
         return RobotStatus(state, words) if state else None
 
     def _demand(self, answer: Message, order: Order, asked: str) -> None:
+        if answer.command.status in STARTED:
+            raise PrintUncertain(f"{self.name} says that this disc was started before. {MAY_BE_MADE}")
         if answer.command.status not in GOOD:
             comment = without_patient(answer.command.comment, order.patient)
             raise PublisherRefused(

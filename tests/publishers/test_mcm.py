@@ -138,6 +138,29 @@ def test_a_start_that_was_not_confirmed_is_looked_up(tmp_path: Path) -> None:
         assert len(robot.made) == len(robot.started) == 1
 
 
+def test_a_request_that_was_not_confirmed_is_made_anew(tmp_path: Path) -> None:
+    """The publisher may have it: its UID is taken, and no disc of it was started."""
+    with MediaCreationPublisher(tmp_path / "robot", fault="no answer to request") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        with pytest.raises(PublisherUnavailable, match="no disc was started"):
+            give(publisher, order, orders_dir, Watch())
+        robot.fault = ""
+        give(publisher, order, orders_dir, Watch())
+        assert follow(publisher, order, orders_dir, Watch()).proves == "done"
+        assert (len(robot.requests), len(robot.made)) == (2, 1)
+
+
+def test_who_says_that_a_disc_was_started_before_is_not_asked_for_another(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", fault="started before") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        with pytest.raises(PrintUncertain, match=r"started before.*confirm_reprint"):
+            give(publisher, order, orders_dir, Watch())
+        other = replace(order, job_id="0b0a1b2c-0000-4000-8000-000000000002")
+        with pytest.raises(PrintUncertain, match="ended unclear"):
+            give(publisher, other, orders_dir, Watch())
+        assert robot.made == []
+
+
 def test_a_request_that_is_forgotten_stays_unknown(tmp_path: Path) -> None:
     with MediaCreationPublisher(tmp_path / "robot", fault="forget") as robot:
         publisher, order, orders_dir = room(tmp_path, robot, silent_minutes=0.01)
