@@ -15,6 +15,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from mkiso.config.settings import Receiver, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.network.pdu import Connection
 from mkiso.network.tls import acceptor_context
@@ -46,6 +47,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         context = acceptor_context(settings.receiver.tls) if settings.receiver.tls.enabled else None
         listener = stack.enter_context(_listen(settings.receiver))
         jobs = stack.enter_context(_listen_for_jobs(settings.storage.receiver_socket))
+        _clear(settings.storage)
         _Server(settings, stop, context).serve(listener, jobs)
 
 
@@ -185,7 +187,13 @@ def _prepare_folders(settings: Settings) -> None:
         ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-        # Of a receiver that was killed, where the file system has no unnamed files.
+    except OSError as error:
+        raise unusable(f"The receiver can't use storage.data_dir {storage.data_dir}", error) from None
+
+
+def _clear(storage: Storage) -> None:
+    """Remove what a receiver has left that was killed, where the file system has no unnamed files: none lives now."""
+    try:
         for left_over in storage.incoming_dir.iterdir():
             left_over.unlink()
     except OSError as error:

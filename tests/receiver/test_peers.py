@@ -230,8 +230,11 @@ def test_the_port_or_folder_of_another_receiver_is_refused_in_words(start: Start
         "storage": {"data_dir": receiver.settings.storage.data_dir},
         "receiver": {"host": "127.0.0.2", "port": receiver.port},
     }
+    on_its_way = receiver.settings.storage.incoming_dir / "1.2.3"
+    on_its_way.touch()
     with pytest.raises(ConfigurationError, match="Another receiver is running"):
         run(Settings.model_validate(same), threading.Event())
+    on_its_way.unlink()
 
 
 def test_a_stale_socket_file_is_replaced(start: Start, tmp_path: Path) -> None:
