@@ -102,6 +102,10 @@ class ProvedImage:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        """An answer that was prepared and never begun holds no descriptor."""
+        self.close()
+
     def close(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)

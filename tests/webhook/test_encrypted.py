@@ -70,6 +70,21 @@ def test_nothing_that_is_kept_or_passed_on_opens_the_password(
         assert asked["claim"] not in text
 
 
+def test_an_answer_that_is_never_given_keeps_no_disc_open(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:
+    desk.script = scripts.done  # which leaves no password
+    before = _open_discs()
+    for _ in range(3):
+        answer = client.get(f"{ASK}&password=header")
+        assert (answer.status_code, answer.json()["code"]) == (410, "password_gone")
+    assert _open_discs() == before
+
+
+def _open_discs() -> int:
+    """How many files of discs this process has open; the webhook runs in it."""
+    opened = Path("/proc/self/fd").iterdir()
+    return sum("/discs/" in str(each.readlink()) for each in opened if each.is_symlink())
+
+
 def test_who_waits_gets_the_password_in_the_header_that_they_name(client: httpx.Client, encrypting: Desk) -> None:
     refused = client.get(ASK)
     assert (refused.status_code, encrypting.asked) == (400, [])
