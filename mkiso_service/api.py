@@ -29,6 +29,9 @@ class HttpError(NamedTuple):
 
 HTTP_ERRORS: Mapping[str, HttpError] = {
     "invalid_http": HttpError("400", "what came can't be read as HTTP", "correct the program, or the proxy before it"),
+    "too_many_connections": HttpError(
+        "503", "one machine has half of all connections that there may be", "close some there, and ask again"
+    ),
     "not_found": HttpError("404", "there is nothing at this address", "check the address"),
     "method_not_allowed": HttpError(
         "405", "the address doesn't take this method", "use one that the header `Allow` names"

@@ -13,11 +13,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
 import h11
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mkiso.config.settings import Settings
@@ -33,6 +35,8 @@ log = logging.getLogger("mkiso.webhook")
 KEEP_ALIVE_SECONDS = 75
 """Longer than nginx keeps its idle connections to us (60), so it never sends into one that is closing."""
 MAX_CONNECTIONS = 1000
+MOST_OF_ONE = MAX_CONNECTIONS // 2
+"""Of one address, behind which may be a terminal server with a hundred clerks."""
 DESCRIPTORS = 4096  # a download takes two: its connection and its disc
 WAITERS_SHARE = 0.7  # of the grace time; the rest is for telling those who still wait where to ask again
 
@@ -63,6 +67,9 @@ class GuardedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Closing(transport, self.loop))  # type: ignore[arg-type]
         self._expect(more=True)
+        if self._is_one_too_many:
+            words = "Too many connections come from this address: close some, and ask again."
+            self._answer_and_close(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", words)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -73,13 +80,28 @@ class GuardedConnection(H11Protocol):
         self._expect(more=self._is_owed_a_body)
 
     @property
+    def _host(self) -> str:
+        return self.client[0] if self.client else ""
+
+    @property
+    def _is_one_too_many(self) -> bool:
+        """Whether this address has more connections than one may, and is no proxy's, who counts for itself."""
+        host = self._host
+        held = sum(isinstance(each, GuardedConnection) and each._host == host for each in self.connections)
+        is_proxy = isinstance(self.app, ProxyHeadersMiddleware) and host in self.app.trusted_hosts
+        return held > MOST_OF_ONE and not is_proxy
+
+    @property
     def _is_owed_a_body(self) -> bool:
         return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
 
     def send_400_response(self, msg: str) -> None:
         """What can't be read as HTTP is answered as every error is."""
+        self._answer_and_close(HTTPStatus.BAD_REQUEST, "invalid_http", "This can't be read as an HTTP request.")
+
+    def _answer_and_close(self, status: HTTPStatus, code: str, words: str) -> None:
         request_id = uuid4().hex
-        body = {"error": "This can't be read as an HTTP request.", "code": "invalid_http", "request_id": request_id}
+        body = {"error": words, "code": code, "request_id": request_id}
         headers = [
             ("content-type", "application/json"),
             ("connection", "close"),
@@ -87,7 +109,7 @@ class GuardedConnection(H11Protocol):
             ("cache-control", "no-store"),
         ]
         for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Response(status_code=status, headers=headers, reason=status.phrase.encode()),
             h11.Data(f"{json.dumps(body)}\n".encode()),
             h11.EndOfMessage(),
         ):

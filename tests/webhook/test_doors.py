@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -489,6 +489,20 @@ def test_200_slow_clients_keep_nobody_waiting(
         assert sender.recv(1) == b""  # closed by the deadline
     for each in (*readers, *senders):
         each.close()
+
+
+def test_no_machine_takes_the_connections_of_all(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for a proxy, which counts its own clients'; this machine is one."""
+    monkeypatch.setattr(server, "MOST_OF_ONE", 20)
+    host = (client.base_url.host, client.base_url.port)
+    with ExitStack() as held:
+        others = [held.enter_context(socket.create_connection(host, LONG, ("127.0.0.2", 0))) for _ in range(21)]
+        told = b"".join(iter(lambda: others[-1].recv(65_536), b""))
+        assert told.startswith(b"HTTP/1.1 503") and b'"too_many_connections"' in told
+        ours = [held.enter_context(socket.create_connection(host, LONG)) for _ in range(25)]
+        for each in (*others[:20], *ours):
+            each.sendall(b"GET /page/disc.svg HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert each.recv(12) == b"HTTP/1.1 200"
 
 
 @pytest.mark.parametrize("begin", [b"", b"x"])
