@@ -252,8 +252,12 @@ class Client:
                 for piece in answer.iter_raw():
                     done += file.write(piece)
                     progress(done, disc.size)
+                    if done > disc.size:  # it is no disc of ours, and perhaps without an end
+                        break
                 file.flush()
                 os.fsync(file.fileno())
+        if done < disc.size:  # of an answer that didn't say its length, nobody else tells
+            raise httpx.RemoteProtocolError("the answer ended before the disc did")
 
     def _start(self, method: str, path: str, asked: Mapping[str, Parameter]) -> dict[str, Any]:
         sent = self._send(method, path, params=_given(asked), headers={"Prefer": "respond-async"})

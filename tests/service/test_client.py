@@ -80,6 +80,7 @@ class Script:
     image: bytes = IMAGE
     etag: str = SHA256
     break_after: list[int] = field(default_factory=list)
+    says_length: bool = True
     error: dict[str, Any] | None = None
     listing: dict[str, Any] = field(default_factory=dict)
     accepted: dict[str, Any] = field(default_factory=lambda: {"job_id": "J", "job": "/api/iso/jobs/J"})
@@ -137,7 +138,8 @@ def url(script: Script) -> Iterator[str]:
             if "Range" in self.headers and self.headers["If-Range"] == f'"{script.etag}"':
                 start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(script.image) - start))
+            if script.says_length:
+                self.send_header("Content-Length", str(len(script.image) - start))
             self.send_header("ETag", f'"{script.etag}"')
             self.end_headers()
             end = start + script.break_after.pop(0) if script.break_after else len(script.image)
@@ -425,6 +427,28 @@ def test_a_broken_download_goes_on_where_it_ended(script: Script, url: str, tmp_
     ranges = [headers.get("Range") for path, headers in script.asked if "/disc" in path]
     assert ranges == [None, "bytes=100000-", "bytes=150000-"]
     assert (tmp_path / "x.iso").read_bytes() == IMAGE
+
+
+def test_an_answer_without_a_length_that_ends_early_is_broken_off_too(
+    script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that knows no length may cut it; who asks again at once, and for ever, is no help."""
+    script.says_length, script.break_after = False, [100_000]
+    with Client(url) as client:
+        client.download(DISC, tmp_path / "x.iso")
+        assert (tmp_path / "x.iso").read_bytes() == IMAGE
+        script.break_after = [0] * 1000
+        monkeypatch.setattr("mkiso_service.cli.client.OUTAGE_SECONDS", 0.1)
+        with pytest.raises(ServiceError, match=r"broke off \(the answer ended"):
+            client.download(DISC, tmp_path / "y.iso")
+
+
+def test_more_than_the_disc_has_is_not_taken(script: Script, url: str, tmp_path: Path) -> None:
+    script.image, script.says_length = IMAGE * 100, False
+    seen: list[int] = []
+    with Client(url) as client, pytest.raises(ServiceError, match="is not the disc that the service proved"):
+        client.download(DISC, tmp_path / "x.iso", lambda done, total: seen.append(done))
+    assert max(seen) < 3 * len(IMAGE) and list(tmp_path.iterdir()) == []
 
 
 def test_what_an_earlier_command_left_is_continued(script: Script, url: str, tmp_path: Path) -> None:
