@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from time import monotonic
+from typing import Any
 
 from pydicom import Dataset
 from pydicom.uid import UID, generate_uid
@@ -31,6 +32,7 @@ from mkiso.network.pdu import AssociationLost, Connection, ProtocolError, Stalle
 from mkiso.network.requestor import MAX_PDU_BYTES, NO_ANSWER, Address, Requestor
 from mkiso.publishers.dicom import reference_to
 from mkiso.publishers.protocol import Order, Watch
+from mkiso.receiver.admission import Admission, Place
 from mkiso.study.models import Arrival
 
 PUSH_MODEL = Context(STORAGE_COMMITMENT, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -38,6 +40,7 @@ PUSH_MODEL_INSTANCE = STORAGE_COMMITMENT_PUSH
 REQUEST_COMMITMENT = 1  # PS3.4 J.3.2
 POLL_SECONDS = 0.5
 PDU_TIMEOUT_SECONDS = 10.0  # of a publisher that calls us
+MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER = 16, 4  # at once; each may hold as much as a data set has
 
 Take = Callable[[bytes], None]
 
@@ -165,16 +168,33 @@ def _listening(port: int | None, publisher: str, take: Take) -> Iterator[None]:
         return
     stop = threading.Event()
     offer = Offer(None, MAX_PDU_BYTES, _choose, roles=(False, True))
+    admission = Admission(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER)
+    places: dict[object, Place] = {}
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
+            place = places.pop(self.request)
             connection = Connection(self.request, MAX_PDU_BYTES, PDU_TIMEOUT_SECONDS, stop)
-            with suppress(Stopping):
-                _serve(connection, offer, str(self.client_address[0]), take)
-            connection.close()
+            try:
+                with suppress(Stopping):
+                    _serve(connection, offer, place, take)
+            finally:
+                connection.close()
+                admission.release(place)
 
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = True  # the last job's connections are still in TIME_WAIT
+
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            """Anybody may call, and a thread is all that it takes to hold up the whole job."""
+            place = admission.admit(str(client_address[0]), request)
+            if place is None:
+                return False
+            if place.congested is not None:
+                admission.release(place)
+                return False
+            places[request] = place
+            return True
 
     try:
         server = Server(("0.0.0.0", port), Handler)  # noqa: S104
@@ -195,13 +215,15 @@ def _listening(port: int | None, publisher: str, take: Take) -> Iterator[None]:
             stop.set()
             server.shutdown()
             thread.join()
+            admission.end_all()  # who sends without a pause is never waited for, and hears of no stop
 
 
-def _serve(connection: Connection, offer: Offer, address: str, take: Take) -> None:
+def _serve(connection: Connection, offer: Offer, place: Place, take: Take) -> None:
     """One association that the publisher opened. Raises Stopping."""
     try:
-        answer = accept(connection, offer, address, PDU_TIMEOUT_SECONDS)
+        answer = accept(connection, offer, place.peer, PDU_TIMEOUT_SECONDS)
         if isinstance(answer, Acceptance):
+            place.associated = True
             association = Association(connection, answer.contexts, answer.peer_pdu_bytes)
             while (message := association.next_message(lambda: PDU_TIMEOUT_SECONDS)) is not None:
                 _take_report(association, message, take)

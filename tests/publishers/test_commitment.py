@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from mkiso.errors import PrintUncertain
 from mkiso.network import dimse
 from mkiso.network.association import Association, accept
 from mkiso.network.negotiation import Acceptance, Offer
-from mkiso.network.pdu import Connection, ProtocolError
+from mkiso.network.pdu import AssociationLost, Connection, ProtocolError
 from mkiso.network.requestor import Address, Requestor
 from mkiso.publishers import Watch
 from mkiso.publishers.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, commit, uncommitted
-from peers.patience import LONG
+from peers.patience import LONG, until
 from peers.ports import free_port
 from tests.publishers.orders import order_of, settings_of, study
 
@@ -56,8 +56,8 @@ def ending(report_to: int | None, before: Callable[[], object] = lambda: None) -
         assert not thread.is_alive()
 
 
-def report(request: Dataset, port: int) -> None:
-    """N-EVENT-REPORT that all is held (PS3.4 J.3.3)."""
+def report(request: Dataset, port: int, *, times: int = 1, told: threading.Event | None = None) -> None:
+    """N-EVENT-REPORT that all is held (PS3.4 J.3.3), over and over."""
     command: dict[int, dimse.Value] = {
         dimse.COMMAND_FIELD: dimse.N_EVENT_REPORT_RQ,
         dimse.AFFECTED_SOP_CLASS_UID: PUSH_MODEL.abstract_syntax,
@@ -65,8 +65,12 @@ def report(request: Dataset, port: int) -> None:
         dimse.EVENT_TYPE_ID: 1,
     }
     with Requestor.open(Address("127.0.0.1", port, "ANY", "ROBOT", 5, 5, 5), [PUSH_MODEL]) as association:
-        answer = association.ask(PUSH_MODEL, command, BytesIO(dimse.encode_data_set(request)))
-        assert answer.command.status == dimse.SUCCESS
+        encoded = dimse.encode_data_set(request)
+        for _ in range(times):
+            answer = association.ask(PUSH_MODEL, command, BytesIO(encoded))
+            assert answer.command.status == dimse.SUCCESS
+            if told:
+                told.set()
 
 
 def committed(folder: Path, port: int, commitment_port: int | None) -> None:
@@ -104,6 +108,45 @@ def test_reports_of_strangers_are_answered_and_not_decoded(tmp_path: Path, monke
         monkeypatch.setattr(dimse, "decode_data_set", decode)
         committed(tmp_path, publisher, port)
     assert max(decoded) < 2000 and len(decoded) == 2  # what the publisher was asked, and its report
+
+
+def test_strangers_who_call_take_neither_threads_nor_the_publishers_place(tmp_path: Path) -> None:
+    port, before = free_port(), threading.active_count()
+    held: list[socket.socket] = []
+    threads: list[int] = []
+
+    def call() -> None:
+        held.extend(socket.create_connection(("127.0.0.2", port), 5, ("127.0.0.2", 0)) for _ in range(100))
+        until(lambda: threading.active_count() > before + 4)
+        threads.append(threading.active_count() - before)
+
+    with ending(port, before=call) as publisher:
+        committed(tmp_path, publisher, port)
+    for each in held:
+        each.close()
+    assert threads[0] < 15
+
+
+@pytest.mark.timeout(10 * LONG)
+def test_a_stranger_who_reports_without_end_is_not_waited_for(tmp_path: Path) -> None:
+    port, stranger = free_port(), Dataset()
+    stranger.TransactionUID = "1.2.3"
+    begun = threading.Event()
+
+    def call() -> None:
+        with suppress(AssociationLost):
+            report(stranger, port, times=1_000_000, told=begun)
+
+    calling = threading.Thread(target=call)
+
+    def before() -> None:
+        calling.start()
+        assert begun.wait(LONG)
+
+    with ending(port, before=before) as publisher:
+        committed(tmp_path, publisher, port)
+    calling.join(LONG)
+    assert not calling.is_alive()
 
 
 def test_an_item_of_a_report_that_names_no_instance_says_nothing(tmp_path: Path) -> None:
