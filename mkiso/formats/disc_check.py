@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
@@ -27,7 +27,7 @@ from mkiso.formats.folder_check import CHECKS, hash_folder, read_folder
 from mkiso.formats.image_hash import ImageHashes, hash_extents
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
 from mkiso.formats.registry import claimed_format
-from mkiso.media.names import is_file_id
+from mkiso.media.names import is_file_id, told_by
 from mkiso.storage.files import descriptor_of
 from mkiso.study.identity import one_line
 from mkiso.study.models import instances_words
@@ -315,6 +315,7 @@ class _Check:
                 self._find(f"DICOMDIR names {path}, which is missing.")
             else:
                 self._instance(path, extent, record, owners.get(record.seq_item_tell, ""))
+        self._other_trees(image, referenced | {DICOMDIR})
         for path, extent in image.files.items():
             if path not in referenced and path != DICOMDIR and (path.parts[0] == "DICOM" or self._is_dicom(extent)):
                 self._find(f"{path} is a DICOM file that DICOMDIR doesn't name.")
@@ -328,6 +329,18 @@ class _Check:
         self.checked.append(
             f"DICOMDIR: {len(records)} records, {len(referenced)} instances, {len(patient_ids)} patient(s)"
         )
+
+    def _other_trees(self, image: Contents, needed: Collection[PurePosixPath]) -> None:
+        """Whichever tree a system shows, a name leads to the same file in it, and those that are needed are there."""
+        for name, tree in [*image.trees.items()][1:]:
+            odd = {path: extent for path, extent in image.files.items() if tree.get(path) != extent}
+            told = {tuple(map(told_by, path.parts)): extent for path, extent in tree.items()} if odd else {}
+            for path, extent in odd.items():
+                there = told.get(tuple(map(told_by, path.parts)))
+                if there is None and path in needed:
+                    self._find(f"{path} is missing in the {name} tree.")
+                elif there not in (None, extent):
+                    self._find(f"{path} is another file in the {name} tree.")
 
     def _is_dicom(self, extent: Extent) -> bool:
         assert self.image

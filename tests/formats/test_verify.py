@@ -18,7 +18,7 @@ from mkiso.dataset.part10 import file_head
 from mkiso.errors import PatientMismatch, ProofFailed
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.iso import master
-from mkiso.formats.iso_reader import SECTOR_BYTES
+from mkiso.formats.iso_reader import JOLIET, SECTOR_BYTES
 from mkiso.formats.proof import verify_image
 from mkiso.formats.protocol import Extent
 from mkiso.formats.registry import ISO
@@ -340,6 +340,28 @@ def test_what_isnt_there_is_missed(made: tuple[Layout, Path], tmp_path: Path) ->
     findings = " ".join(check_disc(tmp_path / "x.iso").findings)
     for words in ("no SHA256.TXT", "no DICOMDIR", "IHE PDI", "no file-set ID"):
         assert words in findings
+
+
+def test_images_that_changed_places_where_systems_look_are_named(made: tuple[Layout, Path], copy: Path) -> None:
+    """In the Joliet tree alone, and SHA256.TXT says so too: DICOMDIR was compared with the ISO 9660 tree alone."""
+    other = INSTANCE.with_name("IM000003")
+    content, tree = bytearray(copy.read_bytes()), contents_of(ISO, copy).trees[JOLIET]
+    for path, place in ((INSTANCE, tree[other]), (other, tree[INSTANCE])):
+        record = content.index(path.name.encode("utf-16-be")) - 33
+        for at, number in ((2, place.start // SECTOR_BYTES), (10, place.size)):
+            content[record + at : record + at + 8] = struct.pack("<I", number) + struct.pack(">I", number)
+    sums = tree[PurePosixPath("SHA256.TXT")]
+    listed = content[sums.start : sums.start + sums.size]
+    one, two = (_sha256_of(made[0], path).encode() for path in (INSTANCE, other))
+    content[sums.start : sums.start + sums.size] = listed.replace(one, b"?").replace(two, one).replace(b"?", two)
+    copy.write_bytes(content)
+    findings = check_disc(copy).findings
+    assert sorted(findings) == [f"{path} is another file in the Joliet tree." for path in (INSTANCE, other)]
+
+
+def _sha256_of(layout: Layout, path: PurePosixPath) -> str:
+    [file] = [file for file in layout.files if file.path == path]
+    return file.sha256
 
 
 def test_a_joliet_tree_that_points_elsewhere_is_caught(made: tuple[Layout, Path], copy: Path) -> None:
