@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -35,6 +35,14 @@ class Held:
     counts: dict[str, int]
     size: int
     time: float
+
+
+def _sha256_of(path: Path, size: int) -> str:
+    """Of a file of this size, empty where none is there. It takes half a minute for 8 GiB. Raises OSError."""
+    try:
+        return sha256_of(path) if path.stat().st_size == size else ""
+    except FileNotFoundError:
+        return ""
 
 
 class InboxSpool(Spool):
@@ -90,20 +98,25 @@ class InboxSpool(Spool):
         try:
             os.fsync(whole.descriptor)
             sha256 = whole.digest.value()
-            with self._giving:
-                self._give(study, whole, sha256, by)
+            earlier, path = "", study.instances_dir / whole.sop_instance_uid
+            with ExitStack() as held:
+                if path.exists():  # what came again is read before others have to wait; held, it stays what it is
+                    held.callback(os.close, hold(study.folder))
+                    earlier = _sha256_of(path, whole.size)
+                with self._giving:
+                    self._give(study, whole, sha256, by, earlier)
             sync_folder(study.instances_dir)
         except OSError as error:
             refuse(error)
 
-    def _give(self, study: PushedStudy, whole: Whole, sha256: str, by: str) -> None:
+    def _give(self, study: PushedStudy, whole: Whole, sha256: str, by: str, earlier: str) -> None:
         path = study.instances_dir / whole.sop_instance_uid
         if not path.exists():
             self._require_room(study.study_instance_uid, whole.size)
         holding = hold(study.folder)  # so that nothing of it is cleared away before it is answered
         try:
             if path.exists():
-                self._again(study, path, whole, sha256)
+                self._again(study, path, whole, sha256, earlier)
                 return
             is_new = not study.instances_dir.is_dir()
             study.instances_dir.mkdir(mode=0o700, exist_ok=True)
@@ -121,11 +134,11 @@ class InboxSpool(Spool):
             held.size += whole.size
             held.counts[study.study_instance_uid] = held.counts.get(study.study_instance_uid, 0) + 1
 
-    def _again(self, study: PushedStudy, path: Path, whole: Whole, sha256: str) -> None:
+    def _again(self, study: PushedStudy, path: Path, whole: Whole, sha256: str, earlier: str) -> None:
         """The same once more is well, and may ask for a disc that came to nothing; other bytes are nobody knows
         whose.
         """
-        if path.stat().st_size == whole.size and sha256_of(path) == sha256:
+        if sha256 == (earlier or _sha256_of(path, whole.size)):
             os.utime(study.instances_dir)
             return
         study.note_conflict(whole.sop_instance_uid)

@@ -221,6 +221,33 @@ def test_who_may_not_send_is_named_with_the_inbox(
     assert line.startswith("Association with 127.0.0.1 (STORESCU) at the inbox OTHER: 0 stored, 0 refused")
 
 
+def test_nobody_waits_while_what_came_again_is_read(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of 8 GiB is read for half a minute. Here it is read until the test says so."""
+    running, reading, go_on = begun(start), threading.Event(), threading.Event()
+    first, other = (make_study(tmp_path / name, name, kinds={"ct": 1}) for name in ("A1", "A2"))
+    assert store(running.port, first, called="BURN").returncode == 0
+
+    def slowly(path: Path) -> str:
+        reading.set()
+        assert go_on.wait(10 * LONG)
+        return sha256_of(path)
+
+    monkeypatch.setattr(inbox, "sha256_of", slowly)
+    again: list[int] = []
+    sender = threading.Thread(target=lambda: again.append(store(running.port, first, called="BURN").returncode))
+    sender.start()
+    try:
+        assert reading.wait(LONG)
+        assert store(running.port, other, called="BURN").returncode == 0
+        assert len(study_of(running, other).read().instances) == 1
+    finally:
+        go_on.set()
+        sender.join()
+    assert again == [0]
+
+
 def test_what_comes_while_a_study_is_cleared_away_waits_and_stays(start: Start, tmp_path: Path) -> None:
     running = begun(start)
     [first, second] = make_study(tmp_path, "A1", kinds={"ct": 2})
