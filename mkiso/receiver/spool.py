@@ -33,6 +33,8 @@ from mkiso.study.selection import is_uid
 RESERVE = 0.1
 HELD_BYTES = 512 * 1024
 """Written and handed to the hashing thread at once: a call and a waking for each PDU cost more than the work."""
+PIECE_BYTES = 64
+"""Memory that a piece takes beside its bytes: a sender may send one at a time."""
 PIECES_AT_ONCE = 1024  # of one writev (IOV_MAX)
 
 
@@ -162,7 +164,7 @@ class Incoming:
         if self.size > self._spool.max_instance_bytes:
             raise Refused(dimse.OUT_OF_RESOURCES, "it is larger than receiver.max_instance_gib")
         self._held.append(piece)
-        self._held_bytes += len(piece)
+        self._held_bytes += len(piece) + PIECE_BYTES
         if self._held_bytes >= HELD_BYTES:
             self._pass_on()
 

@@ -220,8 +220,7 @@ class Reception:
         self.size = 0
         self._incoming: Incoming | None = None
         self._refusal: Refused | None = None
-        self._beginning: list[bytes] = []
-        self._begun = 0
+        self._beginning = bytearray()
         try:
             self._incoming = self._begin(context, spool, hashing)
         except Refused as refusal:
@@ -232,15 +231,11 @@ class Reception:
         self._tally.size += len(data)
         if self.size > self._most_bytes:
             raise ProtocolError("sent a data set without end")
-        if self._incoming is None and self._begun >= MAX_BEGINNING_BYTES:
-            return
-        piece = bytes(data)
-        if self._begun < MAX_BEGINNING_BYTES:
-            self._beginning.append(piece)
-            self._begun += len(piece)
+        if len(self._beginning) < MAX_BEGINNING_BYTES:
+            self._beginning += data[: MAX_BEGINNING_BYTES - len(self._beginning)]
         if self._incoming is not None:
             try:
-                self._incoming.write(piece)
+                self._incoming.write(bytes(data))
             except Refused as refusal:
                 self._refuse(refusal)
 
@@ -268,7 +263,7 @@ class Reception:
         self._let_go()
         refusal, self._refusal = self._refusal, None
         if refusal is not None and self.command.field == dimse.C_STORE_RQ:
-            beginning = b"".join(self._beginning)[:MAX_BEGINNING_BYTES]
+            beginning = bytes(self._beginning)
             study = begin_study(beginning, self._transfer_syntax)
             series = begin_series(beginning, self._transfer_syntax)
             uid, originator = self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)

@@ -5,10 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import tracemalloc
 from functools import partial
+from pathlib import Path
 
+from mkiso.config.storage import Storage
+from mkiso.network.dimse import AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID, C_STORE_RQ, Command
+from mkiso.network.negotiation import Context
+from mkiso.receiver.expectations import Expected
 from mkiso.receiver.hashing import MAX_WAITING, Hashing
+from mkiso.receiver.spool import Spool
+from mkiso.receiver.storage_scp import Reception, Tally
 from peers.patience import LONG
+from peers.raw_peer import CT, EXPLICIT
 
 
 def test_a_digest_is_that_of_all_bytes_in_order() -> None:
@@ -68,6 +77,22 @@ def test_what_is_received_faster_than_hashed_waits() -> None:
     feeding.join(LONG)
     assert not feeding.is_alive()
     hashing.close()
+
+
+def test_an_instance_in_pieces_of_a_byte_takes_no_more_memory(tmp_path: Path) -> None:
+    wanted = frozenset({"1.2.3.1"})
+    spool = Spool.of_one(Storage(data_dir=tmp_path, min_free_gib=0), 1, Expected("1.2.3", tmp_path, wanted))
+    hashing = Hashing()
+    command = Command(C_STORE_RQ, 1, True, {AFFECTED_SOP_CLASS_UID: CT.encode(), AFFECTED_SOP_INSTANCE_UID: b"1.2.3.1"})
+    coming = Reception(command, Context(CT, EXPLICIT), spool, hashing, Tally("peer"))
+    tracemalloc.start()
+    for _ in range(500_000):
+        coming.write(memoryview(b"x"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    coming.close()
+    hashing.close()
+    assert peak < 8 << 20
 
 
 def test_no_instance_no_thread() -> None:
