@@ -287,6 +287,8 @@ class FolderPublisher(ABC):
             raise PublisherRefused(
                 f"{reason}. Some of the {order.copies} copies may have been made: look at the robot.", accepted=1
             )
+        if seen.may_be_made:
+            raise PublisherRefused(f"{reason}, and says elsewhere that the disc is done. {MAY_BE_MADE}", accepted=1)
         raise PublisherRefused(f"{reason}.")
 
     def _staged(self, order: Order) -> Path:

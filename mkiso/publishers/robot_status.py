@@ -13,10 +13,13 @@ ENDS: frozenset[RobotState] = frozenset({"done", "stopped", "refused", "failed"}
 
 @dataclass(frozen=True, slots=True)
 class RobotStatus:
-    """The state of one order and the robot's words about it."""
+    """The state of one order and the robot's words about it. `may_be_made`: it has told of a failure or a stop, and
+    elsewhere that the disc is done.
+    """
 
     state: RobotState
     words: str = ""
+    may_be_made: bool = False
 
     @property
     def told(self) -> str:
@@ -37,7 +40,9 @@ def strongest(statuses: Iterable[RobotStatus]) -> RobotStatus:
     if not ranked:
         return RobotStatus("absent")
     words = next((status.words for status in reversed(ranked) if status.words), "")
-    return RobotStatus(ranked[-1].state, words)
+    state = ranked[-1].state
+    made = any(status.state == "done" or status.may_be_made for status in ranked)
+    return RobotStatus(state, words, may_be_made=made and state != "done")
 
 
 def seen_in_names(names: Iterable[str], order_id: str, states: Mapping[str, RobotState]) -> RobotStatus:

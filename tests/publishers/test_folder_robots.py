@@ -141,6 +141,25 @@ def test_a_failed_order_is_told_in_the_robots_words_and_a_rerun_makes_another(tm
         assert len(robot.made) == 1
 
 
+def test_a_robot_that_says_that_it_failed_and_that_it_is_done_is_looked_at(tmp_path: Path) -> None:
+    """A retry made a second disc."""
+    room = Room(tmp_path, "folder")
+    order_id = room.give().order_id
+    ticket = room.robot.folder / f"{order_id}.JSON"
+    ticket.rename(ticket.with_suffix(".DONE"))
+    ticket.with_suffix(".FAILED").write_text("the label can't be printed")
+    for _ in range(2):
+        with pytest.raises(PublisherRefused, match=r"label.*says elsewhere that the disc is done.*confirm_reprint"):
+            room.follow()
+        assert room.give().order_id == order_id  # it follows the same order
+    other = replace(room.order, job_id="0b0a1b2c-0000-4000-8000-000000000002")
+    with pytest.raises(PublisherRefused):
+        room.follow()
+    with pytest.raises(PrintUncertain, match="ended unclear"):
+        give(room.publisher, other, room.orders_dir, Watch())
+    assert not [*room.robot.folder.glob("*.JSON")]
+
+
 @pytest.mark.parametrize("kind", ROBOTS)
 def test_a_refused_order(tmp_path: Path, kind: str) -> None:
     room = Room(tmp_path, kind, "refuse")
