@@ -22,6 +22,9 @@ from mkiso.media.names import told_by
 
 SHORT, LONG = "8.3 names", "long names"
 _BYTES = 512
+_BOOT_SECTORS = (0, 1, 2, 6, 7, 8, 12)  # with the copies, and where Windows goes on
+_EXT, _HFS = b"\x53\xef", (b"BD", b"H+", b"HX")
+_MAX_START = 65_536  # 32 MiB; sticks have 1 to 4
 _MAX_TABLE_BYTES = 128 * 1024 * 1024
 _MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of all together
 _MAX_FILES = 1_000_000  # each takes 1 KB of memory here
@@ -51,7 +54,19 @@ def _partition(descriptor: int) -> tuple[int, int]:
     kind, start, sectors = table[450], *struct.unpack_from("<2I", table, 454)
     if table[510:] != b"\x55\xaa" or kind not in (0x0B, 0x0C) or not start or any(table[462:510]):
         raise ProofFailed("This is no image of a stick with one partition of FAT32.")
+    if start > _MAX_START or any(read_extent(descriptor, Extent(_BYTES, (start - 1) * _BYTES))):  # ext2, HFS, UDF
+        raise ProofFailed("The stick has something before its partition, which some systems would show.")
     return start, sectors
+
+
+def _require_fat_alone(reserved: bytes) -> None:
+    """What stands before the tables is FAT32's, with the code that some formatters put there, and no other file system,
+    which some systems would show. Raises ProofFailed.
+    """
+    sectors = (reserved[at : at + _BYTES] for at in range(0, len(reserved), _BYTES))
+    others = (sector for number, sector in enumerate(sectors) if number not in _BOOT_SECTORS)
+    if any(map(any, others)) or reserved[1024:1026] in _HFS or reserved[1080:1082] == _EXT:
+        raise ProofFailed("The stick has something before its tables, which some systems would show.")
 
 
 @dataclass(slots=True)
@@ -79,6 +94,7 @@ class _Volume:
             raise ProofFailed("The stick's boot sector is broken.")
         if read_extent(descriptor, Extent((start + backup) * _BYTES, _BYTES)) != boot:
             raise ProofFailed("The stick's boot sector and its copy differ.")
+        _require_fat_alone(read_extent(descriptor, Extent(start * _BYTES, reserved * _BYTES)))
         clusters = (total - reserved - 2 * table_sectors) // per_cluster
         table_bytes = table_sectors * _BYTES
         if total != sectors or hidden != start or clusters < 65_525 or not (clusters + 2) * 4 <= table_bytes:

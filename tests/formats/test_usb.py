@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,6 +140,13 @@ def _bytes_at(position: int, content: bytes) -> Callable[[bytearray], None]:
     [
         (_bytes_at(466, b"\x0c"), "one partition"),
         (_bytes_at(PARTITION, b"\x00"), "copy differ"),
+        (_bytes_at(16 * 2048, b"\0BEA01\1"), "before its partition"),
+        (_bytes_at(1024 + 56, b"\x53\xef"), "before its partition"),
+        (_bytes_at(PARTITION - 1, b"\1"), "before its partition"),
+        (_bytes_at(454, struct.pack("<I", 2**31)), "before its partition"),
+        (_bytes_at(PARTITION + 1024 + 56, b"\x53\xef"), "before its tables"),
+        (_bytes_at(PARTITION + 1024, b"H+"), "before its tables"),
+        (_bytes_at(TABLE - 1, b"\1"), "before its tables"),
         (_bytes_at(TABLE + 2 * 4, b"\x02\x00\x00\x00"), "differ|outside|lies? in pieces|itself"),
         (_bytes_at(TABLE + 60_000 * 4, b"\xff\xff\xff\x0f"), "differ"),
         (_bytes_at(TABLE + 512 * 512 + 60_000 * 4, b"\xff\xff\xff\x0f"), "differ"),
