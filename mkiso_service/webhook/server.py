@@ -100,6 +100,9 @@ class GuardedConnection(H11Protocol):
         self._answer_and_close(HTTPStatus.BAD_REQUEST, "invalid_http", "This can't be read as an HTTP request.")
 
     def _answer_and_close(self, status: HTTPStatus, code: str, words: str) -> None:
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer is on its way already
+            self.transport.abort()
+            return
         request_id = uuid4().hex
         body = {"error": words, "code": code, "request_id": request_id}
         headers = [

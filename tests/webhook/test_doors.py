@@ -538,6 +538,23 @@ def _is_held(reader: socket.socket) -> bool:
     return bool(_held_by(reader.getsockname()[1], theirs=True))
 
 
+def test_what_is_no_http_behind_a_request_breaks_its_answer_off(
+    client: httpx.Client, desk: Desk, scripts: Scripts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody could fill the log with errors."""
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=bytes(60_000_000))
+    address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=LONG) as sender:
+        sender.sendall(b"GET " + address + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        received = len(sender.recv(65_536))
+        sender.sendall(b"no chunk\r\n")
+        with suppress(ConnectionError):
+            while piece := sender.recv(1 << 20):
+                received += len(piece)
+    assert 0 < received < 60_000_000
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_client_that_stands_still_is_given_up(
     client: httpx.Client,
     desk: Desk,
