@@ -157,7 +157,7 @@ class FolderPublisher(ABC):
         try:
             ticket.rename(self.directory / f"{order.order_id}{self.ticket_suffix}")
         except OSError as error:
-            if not ticket.exists():
+            if not ticket.exists() or self._look(order)[0].state != "absent":
                 raise PrintUncertain(
                     f"{self.name}'s folder failed while the order was given ({error.strerror}). {MAY_BE_MADE}"
                 ) from None
@@ -173,10 +173,12 @@ class FolderPublisher(ABC):
     def was_given(self, order: Order) -> bool | None:
         """Whether the ticket was renamed in; one that wasn't is removed, so that it never will be."""
         with self._told_as_unavailable():
+            if self._seen(order).state != "absent":
+                return True
             if self._staged(order).exists():
                 self._clear(order)
                 return False
-            return True if self._seen(order).state != "absent" else None
+            return None
 
     def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
         """Wait for the robot's end of the order; `silent_minutes` without any sign of life from it is an end too."""

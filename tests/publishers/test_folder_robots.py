@@ -4,6 +4,7 @@ that broke off.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -139,6 +140,27 @@ def test_a_failed_order_is_told_in_the_robots_words_and_a_rerun_makes_another(tm
         room.give()
         assert room.follow().proves == "done"
         assert len(robot.made) == 1
+
+
+def test_a_share_that_does_what_it_says_that_it_cant_leaves_it_unclear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is lost on its way, and what this machine remembers of the folder is old."""
+    room, rename = Room(tmp_path, "folder"), Path.rename
+
+    def lost(path: Path, target: Path) -> Path:
+        if target.suffix != ".JSON":
+            return rename(path, target)
+        os.link(path, target)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "rename", lost)
+    with pytest.raises(PrintUncertain, match=r"failed while the order was given.*confirm_reprint"):
+        room.give()
+    monkeypatch.undo()
+    assert room.beside(), "the robot may come for its image"
+    [ticket] = room.robot.folder.glob("*.JSON")
+    assert room.give().order_id == ticket.stem  # it follows that one
 
 
 def test_a_robot_that_says_that_it_failed_and_that_it_is_done_is_looked_at(tmp_path: Path) -> None:
