@@ -73,6 +73,8 @@ _SEQUENCES = _tags("""
     ReferencedImageEvidenceSequence VerifyingObserverSequence ContentSequence ConceptCodeSequence
     IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence ReferencedSOPSequence
     CurrentRequestedProcedureEvidenceSequence PredecessorDocumentsSequence
+    PurposeOfReferenceCodeSequence
+    SharedFunctionalGroupsSequence PixelMeasuresSequence PlanePositionSequence PlaneOrientationSequence
 """)
 
 # What a document is about: read of those alone that reject it (mkiso.study.rejections).
@@ -81,7 +83,7 @@ _EVIDENCE = frozenset(_tags("CurrentRequestedProcedureEvidenceSequence"))
 # Those that say whose an image is: none may be left out.
 _WHOSE = _EVIDENCE.union(_tags("IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence"))
 
-# What identity, layout and the records of PS3.3 F.5 are made from.
+# What identity, layout and the records of PS3.3 F.5 are made from, with the keys that PS3.11 adds (H.3.3.1).
 _HEADER = (
     _tags("""
     SpecificCharacterSet SOPClassUID SOPInstanceUID InstanceNumber ImageType ContentDate ContentTime PatientName
@@ -99,7 +101,8 @@ _HEADER = (
     ImplantTemplateGroupName ImplantTemplateGroupDescription ImplantTemplateGroupIssuer EffectiveDateTime
     ImplantAssemblyTemplateName ImplantAssemblyTemplateVersion ProcedureType HangingProtocolName
     HangingProtocolDescription HangingProtocolLevel HangingProtocolCreator HangingProtocolCreationDateTime
-    SpectrallySelectedExcitation
+    SpectrallySelectedExcitation RelatedGeneralSOPClassUID CalibrationImage LossyImageCompressionRatio
+    SynchronizationFrameOfReferenceUID AcquisitionTimeSynchronized PixelSpacing
 """)
     | _SEQUENCES
 )
@@ -111,6 +114,8 @@ _ITEM = (
     StudyInstanceUID SeriesInstanceUID ReferencedSOPClassUID ReferencedSOPInstanceUID ReferencedFrameNumber
     RetrieveAETitle StorageMediaFileSetID StorageMediaFileSetUID
     RelationshipType ValueType VerificationDateTime
+    ReferencedSegmentNumber ContextIdentifier ContextUID MappingResource MappingResourceUID MappingResourceName
+    ContextGroupVersion PixelSpacing ImagePositionPatient ImageOrientationPatient
     PatientID IssuerOfPatientID UniversalEntityID UniversalEntityIDType
 """)
     | _SEQUENCES

@@ -13,7 +13,10 @@ import struct
 from collections.abc import Callable, Mapping
 from datetime import date
 from functools import lru_cache
+from math import isfinite
 from typing import NamedTuple
+
+from pydicom.valuerep import format_number_as_ds
 
 from mkiso.media.record_keys import Key
 from mkiso.study.character_sets import REPLACEMENT, TRAILING_DELIMITERS, UNICODE, character_set
@@ -40,6 +43,7 @@ _DATE_TIME = re.compile(
     rb"(\d{8})(?:([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(\.\d{1,6})?)?)?)?([+-](0\d|1[0-4])[0-5]\d)?"
 )
 _INTEGER = re.compile(rb"([+-]?\d{1,11})(\.0*)?")
+_DECIMAL, _DECIMAL_CHARACTERS = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"), 16
 _URI = re.compile(rb"[\x21-\x5b\x5d-\x7e]+")
 _UID = re.compile(rb"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 
@@ -59,12 +63,12 @@ def conforming(key: Key, found: Text) -> Conforming:
         return _text(key, found)
     value = found.value
     if key.several or key.values or (right := _RULES[key.vr](value)) != value:
-        right = _codes("label" if key.meaning == "label" else key.vr, value, key.values, key.several)
+        right = _codes("label" if key.meaning == "label" else key.vr, value, key.values, key.several, key.count)
     return Conforming(found) if right == value else Conforming(Text(right), PUT_RIGHT if right else LEFT_OUT)
 
 
 @lru_cache(maxsize=1024)
-def _codes(rule: str, value: bytes, allowed: tuple[frozenset[bytes], ...], several: bool) -> bytes:
+def _codes(rule: str, value: bytes, allowed: tuple[frozenset[bytes], ...], several: bool, count: int) -> bytes:
     """What no character set changes: all values as they must be, or none; where there may be one, the first that is
     as it must be."""
     parts = [part.strip(b" \x00") for part in value.split(b"\\")]
@@ -73,7 +77,7 @@ def _codes(rule: str, value: bytes, allowed: tuple[frozenset[bytes], ...], sever
         return next((one for one in right if one and (not allowed or one in allowed[0])), b"")
     complete = (
         len(value) <= _MOST_BYTES
-        and len(right) >= len(allowed)
+        and (len(right) == count if count else len(right) >= len(allowed))
         and all(map(bool.__eq__, map(bool, parts), map(bool, right)))
     )
     return (
@@ -81,10 +85,10 @@ def _codes(rule: str, value: bytes, allowed: tuple[frozenset[bytes], ...], sever
     )
 
 
-def number(vr: str, value: object) -> bytes:
-    """A number as the binary VR has it, empty where it has no room for it."""
+def number(vr: str, *values: object) -> bytes:
+    """Numbers as the binary VR has them, empty where it has no room for one."""
     try:
-        return struct.pack(_NUMBERS[vr], value)
+        return b"".join(struct.pack(_NUMBERS[vr], value) for value in values)
     except struct.error:
         return b""
 
@@ -96,8 +100,12 @@ def is_valid_uid(value: bytes) -> bool:
 
 def _text(key: Key, found: Text) -> Conforming:
     text = str(found)
-    cleaned = _cleaned(key.vr, text)
-    short = _short_name(cleaned) if key.vr == "PN" else _shortened(cleaned, _MOST_CHARACTERS[key.vr])
+    cleaned = _cleaned(key.vr, text, key.several)
+    short = (
+        "\\".join(map(_short_name, cleaned.split("\\")))
+        if key.vr == "PN"
+        else _shortened(cleaned, _MOST_CHARACTERS[key.vr])
+    )
     if short == text and found.is_whole:
         return Conforming(found if _is_safe(key, found, text) else Text(text.encode(), UNICODE))
     if key.meaning == "identifier" or not short:
@@ -120,12 +128,14 @@ def _is_safe(key: Key, found: Text, text: str) -> bool:
     )
 
 
-def _cleaned(vr: str, text: str) -> str:
+def _cleaned(vr: str, text: str, several: bool) -> str:
     """Without control characters; several values of which there may be one become one, of a name the first."""
     if vr in _LINES:
         cleaned = _CONTROLS_BUT_LINES.sub(" ", text).strip(" ")
         return cleaned if cleaned.strip() else ""
     parts = [part.strip(" ") for part in _CONTROLS.sub(" ", text).split("\\")]
+    if several:
+        return "\\".join(parts) if any(parts) else ""
     return next(filter(None, parts), "") if vr == "PN" else "/".join(filter(None, parts))
 
 
@@ -175,6 +185,16 @@ def _integer(part: bytes) -> bytes:
     return found.group(1) if found and -(2**31) <= int(found.group(1)) < 2**31 else b""
 
 
+def _decimal(part: bytes) -> bytes:
+    """Of more than 16 characters as many digits as these have room for."""
+    if not _DECIMAL.fullmatch(part):
+        return b""
+    if len(part) <= _DECIMAL_CHARACTERS:
+        return part
+    number = float(part)
+    return format_number_as_ds(number).encode("ascii") if isfinite(number) else b""
+
+
 def _uid(part: bytes) -> bytes:
     return part if is_valid_uid(part) else b""
 
@@ -184,6 +204,6 @@ def _uri(part: bytes) -> bytes:
 
 
 _RULES: Mapping[str, Callable[[bytes], bytes]] = {
-    "CS": _code_string, "label": _label, "DA": _date, "DT": _date_time, "IS": _integer, "TM": _time, "UI": _uid,
-    "UR": _uri,
+    "CS": _code_string, "label": _label, "DA": _date, "DS": _decimal, "DT": _date_time, "IS": _integer, "TM": _time,
+    "UI": _uid, "UR": _uri,
 }  # fmt: skip

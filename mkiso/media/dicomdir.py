@@ -8,14 +8,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mkiso.dataset.part10 import file_head
-from mkiso.media.conforming import is_valid_uid
+from mkiso.media.conforming import conforming, is_valid_uid
 from mkiso.media.elements import element, item
 from mkiso.media.file_set import Leaf, PatientBranch, StudyBranch
 from mkiso.media.file_set import Series as SeriesBranch
 from mkiso.media.patient_ids import patient_ids
+from mkiso.media.record_keys import RELATED_GENERAL_SOP_CLASS_UID
 from mkiso.media.record_values import FILLED, KEPT, made_uid
 from mkiso.media.records import Notes, Subject, record_body
-from mkiso.study.text import Text
+from mkiso.study.text import Text, raw_value
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -93,7 +94,7 @@ def _series(branch: SeriesBranch, number: int, study_uid: Text, notes: Notes) ->
         uid = made_uid(study_uid.value + b"/%d" % number)
         notes[f"SERIES, SeriesInstanceUID: {FILLED}"] += 1
     given = {_STUDY_INSTANCE_UID: study_uid, _SERIES_INSTANCE_UID: uid}
-    body = record_body("SERIES", Subject((branch.header,), number, given), notes)
+    body = record_body("SERIES", Subject(branch.headers, number, given), notes)
     lower = [_leaf(leaf, number, given, notes) for number, leaf in enumerate(branch.leaves, 1)]
     return _Record(b"SERIES", body, lower=lower)
 
@@ -108,6 +109,9 @@ def _leaf(leaf: Leaf, number: int, given: dict[int, Text], notes: Notes) -> _Rec
         + element(0x00041511, "UI", arrival.sop_instance_uid.encode())
         + element(0x00041512, "UI", arrival.transfer_syntax_uid.encode())
     )
+    related = Text(raw_value(leaf.instance.header, RELATED_GENERAL_SOP_CLASS_UID.tag))
+    if found := conforming(RELATED_GENERAL_SOP_CLASS_UID, related).value:
+        reference += element(0x0004151A, "UI", found.value)
     if not is_valid_uid(arrival.sop_instance_uid.encode()):
         notes[f"{leaf.record_type}, ReferencedSOPInstanceUIDInFile: {KEPT}"] += 1
     subject = Subject((leaf.instance.header,), number, given, arrival.sop_class_uid, arrival.sop_instance_uid)

@@ -48,6 +48,11 @@ class Series:
     def header(self) -> Dataset:
         return self.leaves[0].instance.header
 
+    @property
+    def headers(self) -> tuple[Dataset, ...]:
+        """Of each instance."""
+        return tuple(leaf.instance.header for leaf in self.leaves)
+
 
 @dataclass(frozen=True, slots=True)
 class StudyBranch:

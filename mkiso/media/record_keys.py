@@ -1,4 +1,5 @@
-"""The attributes of each directory record and what stands there when an image lacks a required one (PS3.3 F.5).
+"""The attributes of each directory record and what stands there when an image lacks a required one (PS3.3 F.5), with
+those that the profiles for CD-R and for the other media add (PS3.11 D.3.3.1, H.3.3.1).
 
 Type 1 is required with a value, type 2 may be empty, type 3 is written where the image has it. A type 1 value that an
 image lacks is filled in the record alone, never in the image.
@@ -26,7 +27,8 @@ class Key:
     `meaning`: an `identifier` is never shortened, a `label` is free text though its VR is CS, a `uid` names a study or
     series. `values` are the only ones that there are, value by value. `several`: VM is 1-n. `classes`: of type 1 for
     these SOP classes, of type `otherwise` for others, where 0 is never. `items`: a sequence's keys, at least `fewest`
-    and at most `most` items of them.
+    and at most `most` items of them. `within`: the sequences, each in the one before, in whose first item the attribute
+    is looked for where the data set itself hasn't got it. `count`: of several values so many, 0: any number.
     """
 
     keyword: str
@@ -43,6 +45,8 @@ class Key:
     items: tuple[Key, ...] = ()
     fewest: int = 1
     most: int = 100_000
+    within: tuple[int, ...] = ()
+    count: int = 0
 
     def type_for(self, sop_class_uid: str) -> int:
         """Its type in a record of this SOP class."""
@@ -93,7 +97,9 @@ _IDENTIFIED = (  # PS3.3 Table 10-12
     _key("ContentCreatorName", 2),
 )  # fmt: skip
 _CONTENT_IDENTIFIED = (*_IDENTIFIED, *_CONTENT[1:])
-_IMAGE_TYPE = _key("ImageType", 3, "ORIGINAL\\PRIMARY", values=("ORIGINAL|DERIVED", "PRIMARY|SECONDARY"), several=True)
+_IMAGE_TYPE = _key(  # MIXED: of enhanced objects (C.8.16.1.1)
+    "ImageType", 3, "ORIGINAL\\PRIMARY", values=("ORIGINAL|DERIVED|MIXED", "PRIMARY|SECONDARY"), several=True
+)
 
 _CODE = (  # Table 8.8-1; a value, and the scheme where it isn't a URN, are conditional: mkiso.media.record_values
     _key("CodeValue", 3, meaning="identifier"),
@@ -108,6 +114,10 @@ _REFERENCE = (  # Table 10-11; a UID here must find an instance, so it stays wha
     _key("ReferencedSOPInstanceUID", 1, meaning="identifier"),
     _key("ReferencedFrameNumber", 3, several=True),
 )
+_CONTEXT = (  # Table 8.8-1: where a code comes from
+    _key("ContextIdentifier", 3), _key("ContextUID", 3), _key("MappingResource", 3), _key("MappingResourceUID", 3),
+    _key("MappingResourceName", 3), _key("ContextGroupVersion", 3),
+)  # fmt: skip
 _SERIES_UID, _STUDY_UID = _key("SeriesInstanceUID", 1, meaning="uid"), _key("StudyInstanceUID", 1, meaning="uid")
 _REFERENCED_SERIES = (_SERIES_UID, _sequence("ReferencedImageSequence", 1, *_REFERENCE))
 _EVIDENCE_SERIES = (_SERIES_UID, _sequence("ReferencedSOPSequence", 1, *_REFERENCE))  # Table C.17-3
@@ -120,6 +130,34 @@ _TITLE_MODIFIER = (  # Table C.17-5, of the items that modify a title
     _key("TextValue", 3),
 )
 _DOCUMENT_TITLE = (_TITLE, _sequence("ContentSequence", 3, *_TITLE_MODIFIER))
+
+_SHARED = (tag_of("SharedFunctionalGroupsSequence"),)
+
+
+def _shared(keyword: str, sequence: str, count: int) -> Key:
+    """Of the data set, or of the functional groups that all its frames have."""
+    return replace(_key(keyword, 3, several=True), within=(*_SHARED, tag_of(sequence)), count=count)
+
+
+_SEEN = (  # PS3.11 Table H.3-2, of images and spectroscopy; Table D.3-2 has ReferencedImageSequence alone
+    replace(
+        _sequence(
+            "ReferencedImageSequence",
+            3,
+            *_REFERENCE,
+            _key("ReferencedSegmentNumber", 3, several=True),
+            _sequence("PurposeOfReferenceCodeSequence", 3, *_CODE, *_CONTEXT, most=1),
+        ),
+        within=_SHARED,
+    ),
+    _key("FrameOfReferenceUID", 3),
+    _key("SynchronizationFrameOfReferenceUID", 3),
+    _key("AcquisitionTimeSynchronized", 3, values=("Y|N",)),
+    _key("AcquisitionDateTime", 3),
+    _shared("ImagePositionPatient", "PlanePositionSequence", 3),
+    _shared("ImageOrientationPatient", "PlaneOrientationSequence", 6),
+    _shared("PixelSpacing", "PixelMeasuresSequence", 2),
+)
 
 _RELATED = (  # whose IODs have the Presentation State Relationship Module
     "GrayscaleSoftcopyPresentationStateStorage",
@@ -150,8 +188,19 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
         _key("SeriesNumber", 1, BY_ORDER),
         _key("SeriesDescription", 3),
         _key("InstitutionName", 3),
+        _key("InstitutionAddress", 3),
+        _key("PerformingPhysicianName", 3, several=True),
     ),
-    "IMAGE": (_NUMBER, _IMAGE_TYPE),  # F.5.4
+    "IMAGE": (  # F.5.4
+        _NUMBER,
+        _IMAGE_TYPE,
+        _key("CalibrationImage", 3, values=("YES|NO",)),
+        _key("LossyImageCompressionRatio", 3, several=True),
+        _key("NumberOfFrames", 3),
+        _key("Rows", 1, "1"),
+        _key("Columns", 1, "1"),
+        *_SEEN,
+    ),
     "RT DOSE": (_NUMBER, _key("DoseSummationType", 1, "PLAN")),  # F.5.19
     "RT STRUCTURE SET": (
         _NUMBER,
@@ -198,8 +247,9 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
         _key("Columns", 1, "1"),
         _key("DataPointRows", 1, "1"),
         _key("DataPointColumns", 1, "1"),
+        *_SEEN,
     ),
-    "RAW DATA": _CONTENT,  # F.5.28
+    "RAW DATA": (replace(_NUMBER, type=2), *_CONTENT[1:]),  # F.5.28
     "REGISTRATION": _CONTENT_IDENTIFIED,  # F.5.29
     "FIDUCIAL": _CONTENT_IDENTIFIED,  # F.5.30
     "ENCAP DOC": (  # F.5.32
@@ -213,8 +263,8 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
         replace(_TITLE, type=2),
         _key("MIMETypeOfEncapsulatedDocument", 1, "application/octet-stream"),
     ),
-    "VALUE MAP": _CONTENT_IDENTIFIED,  # F.5.33
-    "STEREOMETRIC": _IDENTIFIED,  # F.5.34
+    "VALUE MAP": _CONTENT_IDENTIFIED,  # F.5.34
+    "STEREOMETRIC": _IDENTIFIED,  # F.5.35
     "PLAN": (),  # F.5.40
     "MEASUREMENT": _CONTENT_IDENTIFIED,  # F.5.41
     "SURFACE": _CONTENT_IDENTIFIED,
@@ -235,4 +285,5 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     "ANNOTATION": _CONTENT_IDENTIFIED,
 }
 
+RELATED_GENERAL_SOP_CLASS_UID = _key("RelatedGeneralSOPClassUID", 3, several=True)  # Table F.3-3
 VERIFICATION_DATE_TIME = _key("VerificationDateTime", 1)  # of a verified report only (F.5.25)

@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 PRESENTATION = "PRESENTATION"
 RECORD_TYPES: Mapping[str, tuple[str, ...]] = {
-    # PS3.3 F.5.19 and following, by record type; a SOP class that isn't listed is judged by its attributes (record_type
+    # PS3.3 F.5.4 and following, by record type; a SOP class that isn't listed is judged by its attributes (record_type
     # below).
     "RT DOSE": ("RTDoseStorage",),
     "RT STRUCTURE SET": ("RTStructureSetStorage",),

@@ -9,6 +9,7 @@ import uuid
 
 from pydicom import Dataset, Sequence
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from mkiso.media.conforming import LEFT_OUT, conforming, is_valid_uid, number
@@ -36,6 +37,16 @@ def uid_for(found: Text) -> Text:
 def made_uid(seed: bytes) -> Text:
     """A UID made from a UUID (PS3.5 B.2), the same for the same seed."""
     return Text(f"2.25.{uuid.UUID(bytes=hashlib.sha256(seed).digest()[:16], version=4).int}".encode())
+
+
+def within(key: Key, dataset: Dataset, terms: bytes) -> tuple[Dataset, bytes] | None:
+    """The first item of the sequences that a key names, with the Specific Character Set that holds in it."""
+    for tag in key.within:
+        items = sequence(dataset, tag)
+        if not items:
+            return None
+        dataset, terms = items[0], terms_of(items[0], terms)
+    return dataset, terms
 
 
 def value_of(key: Key, dataset: Dataset, terms: bytes, given: Text = NO_TEXT) -> tuple[Value, str]:
@@ -75,7 +86,7 @@ def _number(key: Key, dataset: Dataset) -> bytes:
         found = _decoded(dataset, key.tag)
     except Exception:  # as many ways as pydicom has to refuse a value
         return b""
-    return number(key.vr, found)
+    return number(key.vr, *found) if key.several and isinstance(found, MultiValue) else number(key.vr, found)
 
 
 def _decoded(dataset: Dataset, tag: int) -> object:

@@ -13,7 +13,7 @@ from pydicom.uid import BlendingSoftcopyPresentationStateStorage
 from mkiso.media.conforming import conforming, number
 from mkiso.media.elements import Element, Item, common_set, declaring, encoded, texts
 from mkiso.media.record_keys import KEYS, ORDERED, VERIFICATION_DATE_TIME, Key
-from mkiso.media.record_values import BINARY_VRS, FILLED, Value, latest, sequence, uid_for, value_of
+from mkiso.media.record_values import BINARY_VRS, FILLED, Value, latest, sequence, uid_for, value_of, within
 from mkiso.study.character_sets import UNICODE
 from mkiso.study.text import CHARACTER_SET_VRS, NO_TEXT, Text, terms_of, text_of
 
@@ -97,7 +97,10 @@ def _value(
     character set."""
     how, given = "", subject.given.get(key.tag, NO_TEXT)
     for header, terms in sources:
-        value, done = value_of(key, header, terms, given)
+        is_there = given or key.tag in header.keys()  # noqa: SIM118  a data set's own __contains__ is slow
+        value, done = value_of(key, header, terms, given) if is_there else ((), "")
+        if not value and key.within and (shared := within(key, header, terms)):
+            value, done = value_of(key, *shared)
         if value:
             return value, done
         how = how or done

@@ -33,15 +33,17 @@ LEVELS = ("PATIENT", "STUDY", "SERIES")
 """Record types that are made from any instance."""
 
 _CLEAN = {
-    "CS": b"ORIGINAL\\PRIMARY", "DA": b"20240229", "DT": b"20240229101500", "IS": b"3", "LO": b"Some text",
-    "PN": b"Example^Anna",
+    "CS": b"ORIGINAL\\PRIMARY", "DA": b"20240229", "DS": b"0.5", "DT": b"20240229101500", "IS": b"3",
+    "LO": b"Some text", "PN": b"Example^Anna",
     "SH": b"LABEL", "ST": b"Some text", "TM": b"101500", "UC": b"1", "UI": b"1.2.3", "UL": struct.pack("<I", 4),
     "US": struct.pack("<H", 4),
     "UR": b"urn:oid:1.2", "UT": b"Some text",
 }  # fmt: skip
 _CLEAN_BY_KEYWORD: dict[str, Value] = {
-    "AccessionNumber": b"A1", "CompletionFlag": b"COMPLETE", "ContentLabel": b"LABEL", "DoseSummationType": b"PLAN",
-    "Modality": b"OT",
+    "AccessionNumber": b"A1", "AcquisitionTimeSynchronized": b"Y", "CalibrationImage": b"NO",
+    "CompletionFlag": b"COMPLETE", "ContentLabel": b"LABEL", "DoseSummationType": b"PLAN",
+    "ImageOrientationPatient": b"1\\0\\0\\0\\1\\0", "ImagePositionPatient": b"-1.5\\0\\2e1", "Modality": b"OT",
+    "PixelSpacing": b"0.5\\0.5",
     "MIMETypeOfEncapsulatedDocument": b"application/pdf", "PatientSex": b"F", "RelationshipType": b"HAS CONCEPT MOD",
     "ValueType": b"CODE",
     "VerificationFlag": b"VERIFIED", "VerifyingObserverSequence": [{"VerificationDateTime": b"20240229110000"}],
@@ -88,10 +90,18 @@ _DIRT: Mapping[str, Mapping[str, Values]] = {
         "a range": {"": b"20240101-20240131"}, "words": {"": b"yesterday"}, "two": {"": b"20240229\\20240301"},
         "American": {"": b"02/29/2024"},
     },
+    "DT": {
+        "no day": {"": b"20240230101500"}, "a zone": {"": b"20240229101500.5+0100"}, "cut": {"": b"2024022910150"},
+        "of ACR-NEMA": {"": b"2024.02.29 10:15"}, "words": {"": b"yesterday"}, "two": {"": b"20240229\\20240301"},
+    },
     "TM": {
         "of ACR-NEMA": {"": b"10:15:00"}, "no hour": {"": b"250000"}, "long fraction": {"": b"101500.1234567"},
         "a range": {"": b"1015-1115"},
         "words": {"": b"noon"}, "two": {"": b"101500\\111500"}, "cut": {"": b"10150"},
+    },
+    "DS": {
+        "too long": {"": b"0.12345678901234567\\0.5"}, "words": {"": b"half"}, "one": {"": b"0.5"},
+        "a comma": {"": b"0,5\\0,5"}, "spaces": {"": b" 0.5 \\0.5"}, "beyond all": {"": b"1e999999999999999\\1"},
     },
     "IS": {
         "decimal": {"": b"3.0"}, "fraction": {"": b"3.5"}, "too large": {"": b"2147483648"},

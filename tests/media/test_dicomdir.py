@@ -513,3 +513,82 @@ def test_a_code_that_is_too_long_moves_to_where_it_fits() -> None:
     nameless = code("113000", "", "Of Interest")
     [record] = of_type([made(1, SOPClassUID=KO, ConceptNameCodeSequence=[nameless])], "KEY OBJECT DOC")
     assert record.ConceptNameCodeSequence[0].CodingSchemeDesignator == "DCM"
+
+
+MR_ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
+
+
+def items(**attributes: object) -> list[Dataset]:
+    """A sequence of one item."""
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return [item]
+
+
+def test_an_image_record_has_what_the_profiles_add() -> None:
+    """PS3.11 Tables D.3-2 and H.3-2, of an image that has all of it itself."""
+    purpose = code("121311", "DCM", "Localizer")
+    purpose.ContextIdentifier, purpose.MappingResource = "7201", "DCMR"
+    localizer = items(
+        ReferencedSOPClassUID=CT, ReferencedSOPInstanceUID="1.2.3.9", PurposeOfReferenceCodeSequence=[purpose]
+    )
+    added: dict[str, Any] = {
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "CalibrationImage": "NO", "LossyImageCompressionRatio": [10, 12],
+        "NumberOfFrames": 1, "Rows": 512, "Columns": 256, "FrameOfReferenceUID": "1.2.5",
+        "SynchronizationFrameOfReferenceUID": "1.2.6", "AcquisitionTimeSynchronized": "Y",
+        "AcquisitionDateTime": "20240101101500.5", "ImagePositionPatient": [-1.5, 0, 20],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [0.5, 0.25],
+        "ReferencedImageSequence": localizer,
+    }  # fmt: skip
+    for implicit in (False, True):
+        [record] = of_type([made(1, implicit=implicit, **added)], "IMAGE")
+        for keyword, value in added.items():
+            assert record[keyword].value == value, keyword
+
+
+def test_what_all_frames_share_stands_in_the_record() -> None:
+    """PS3.11 Table H.3-2: of the image itself, else of its shared functional groups."""
+    groups = items(
+        ReferencedImageSequence=items(
+            ReferencedSOPClassUID=CT, ReferencedSOPInstanceUID="1.2.3.9", ReferencedFrameNumber=[1, 2]
+        ),
+        PixelMeasuresSequence=items(PixelSpacing=[0.5, 0.25], SliceThickness=3),
+        PlanePositionSequence=items(ImagePositionPatient=[1, 2, 3]),
+        PlaneOrientationSequence=items(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+    )
+    shared: dict[str, Any] = {"SOPClassUID": MR_ENHANCED, "SharedFunctionalGroupsSequence": groups}
+    [record] = of_type([made(1, ImageType=["MIXED", "PRIMARY", "X", "M"], **shared)], "IMAGE")
+    assert record.ImageType == ["MIXED", "PRIMARY", "X", "M"]
+    assert (record.PixelSpacing, record.ImagePositionPatient) == ([0.5, 0.25], [1, 2, 3])
+    assert record.ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
+    assert record.ReferencedImageSequence[0] == groups[0].ReferencedImageSequence[0]
+    [record] = of_type([made(1, PixelSpacing=[2, 2], **shared)], "IMAGE")
+    assert record.PixelSpacing == [2, 2]
+
+
+def test_a_series_record_has_what_any_of_its_images_has() -> None:
+    """PS3.11 Table H.3-2."""
+    several = ["First^Doctor", "Second^Doctor"]
+    added: dict[str, Any] = {
+        "InstitutionName": "North",
+        "InstitutionAddress": "1 Road",
+        "PerformingPhysicianName": several,
+    }
+    [series] = of_type([made(1, InstanceNumber=1), made(2, InstanceNumber=2, **added)], "SERIES")
+    assert (series.InstitutionName, series.InstitutionAddress) == ("North", "1 Road")
+    assert list(series.PerformingPhysicianName) == several
+
+
+def test_a_record_names_the_related_general_classes_of_its_file() -> None:
+    """PS3.3 Table F.3-3."""
+    [record] = of_type([made(1, RelatedGeneralSOPClassUID=[CT, MR_ENHANCED])], "IMAGE")
+    assert record.ReferencedRelatedGeneralSOPClassUIDInFile == [CT, MR_ENHANCED]
+    [record] = of_type([made(1)], "IMAGE")
+    assert "ReferencedRelatedGeneralSOPClassUIDInFile" not in record
+
+
+def test_raw_data_without_a_number_is_given_none() -> None:
+    """PS3.3 F.5.28: type 2."""
+    [record] = of_type([made(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.66")], "RAW DATA")
+    assert record["InstanceNumber"].is_empty
