@@ -40,7 +40,9 @@ _LONGEST_EXTENT = 0x3FFFF800  # 30 bits, in whole sectors (4/14.14.1.1)
 _REVISION, _LEAST_TO_READ = 0x0260, 0x0250  # UDF 2.60 has nothing new for a read-only volume
 _FIRST_UNIQUE_ID = 16  # those before are reserved (UDF 3.2.1.1)
 _DIRECTORY, _FILE, _METADATA_FILE, _METADATA_MIRROR = 4, 5, 250, 251  # 4/14.6.6, UDF 2.2.13.1
-_READ_ALL, _READ_AND_SEARCH_ALL = 0x1084, 0x14A5  # 4/14.9.5
+_EVERYBODY = 0b00001_00001_00001  # others, the group and the owner have five bits each (4/14.9.5)
+_FILE_PERMISSIONS = 0b10110 * _EVERYBODY  # delete, read, write: PS3.12 X.2.1.5 wants everybody to have them
+_DIRECTORY_PERMISSIONS = 0b10111 * _EVERYBODY  # and search
 _NO_OWNER = 2**32 - 1
 _CHARACTERS = b"\0" + b"OSTA Compressed Unicode".ljust(63, b"\0")  # UDF 2.1.2
 _NOWHERE = bytes(16)  # a long allocation descriptor of nothing
@@ -188,7 +190,7 @@ class _Volume:
             records += self._record(block, flags, self.tree.nodes[child], udf_identifier(child.rpartition("/")[2]))
         links = 1 + sum(child in self.tree.children for child in children)
         place = struct.pack("<II", len(records), node.block + 1)
-        yield self._entry(node.block, _DIRECTORY, len(records), place, node, links, _READ_AND_SEARCH_ALL)
+        yield self._entry(node.block, _DIRECTORY, len(records), place, node, links, _DIRECTORY_PERMISSIONS)
         yield records
 
     def _record(self, block: int, flags: int, node: _Node, identifier: bytes) -> bytes:
@@ -203,7 +205,7 @@ class _Volume:
             _long(min(_LONGEST_EXTENT, extent.size - at), first + at // SECTOR_BYTES, _PHYSICAL)
             for at in range(0, extent.size, _LONGEST_EXTENT)
         )
-        return self._entry(node.block, _FILE, extent.size, places, node, links=1, permissions=_READ_ALL, long=True)
+        return self._entry(node.block, _FILE, extent.size, places, node, 1, _FILE_PERMISSIONS, long=True)
 
     def _entry(
         self,

@@ -80,6 +80,18 @@ def test_the_same_disc_gives_the_same_bytes(made: tuple[Layout, Path], tmp_path:
     assert (tmp_path / "again.iso").read_bytes() == made[1].read_bytes()
 
 
+def test_everybody_may_do_everything_with_files_and_directories(small: tuple[list[DiscFile], Path]) -> None:
+    """PS3.12 X.2.1.5: no access control by permissions, of others, group or owner (ECMA-167 4/14.9.5)."""
+    image = small[1].read_bytes()
+    blocks = [image[block * SECTOR_BYTES :][:48] for block in range(ROOT, ROOT + 40)]
+    entries = [block for block in blocks if block[:2] == b"\x0a\x01" and block[27] in (4, 5)]
+    assert len(entries) == 6  # three directories, three files
+    for entry in entries:
+        [permissions] = struct.unpack_from("<I", entry, 44)
+        wanted = 0b10111 if entry[27] == 4 else 0b10110
+        assert all(permissions >> whose & wanted == wanted for whose in (0, 5, 10))
+
+
 def test_no_file_lies_on_the_image_twice(made: tuple[Layout, Path]) -> None:
     layout, file = made
     content = file.read_bytes()
