@@ -111,6 +111,8 @@ def _syntaxes(medium: Carrier, instances: Iterable[Arrival]) -> str:
 
 
 def _is_standard(sop_class_uid: str) -> bool:
-    """Whether a composite object is of a media storage SOP class of PS3.4 annex I; a retired one isn't."""
-    name, kind, _, retired, *_ = UID_dictionary.get(sop_class_uid, ("", "", "", "Retired"))
-    return kind == "SOP Class" and "Storage" in name and not retired and sop_class_uid not in _NO_OBJECTS
+    """Whether a composite object is of a media storage SOP class of PS3.4 annex I; a retired one isn't, and none of
+    those that PS3.6 lists for other standards (DICOS, DICONDE)."""
+    name, kind, elsewhere, retired, *_ = UID_dictionary.get(sop_class_uid, ("", "", "", "Retired"))
+    is_ours = kind == "SOP Class" and not elsewhere and not retired
+    return is_ours and "Storage" in name and sop_class_uid not in _NO_OBJECTS

@@ -40,6 +40,7 @@ def held(*syntaxes: str, sop_class: str = uid.CTImageStorage, sop_instance: str 
             "(1.2.840.99999.1)"),
         # ultrasound of before 1995
         ("cd", held(EXPLICIT, sop_class="1.2.840.10008.5.1.4.1.1.6"), "", False, "has no more"),
+        ("cd", held(EXPLICIT, sop_class=uid.DICOSCTImageStorage), "", False, "SOP classes that PS3.4 hasn't"),
         ("cd", held(EXPLICIT, sop_instance="1.2.03"), "", False, "not valid"),
         ("cd", held(EXPLICIT, sop_class=uid.BasicTextSRStorage), "STD-GEN-CD", True, ""),
     ],
