@@ -34,7 +34,7 @@ class ReadBack:
 
 def compare(label: str, recorded: Mapping[str, tuple[int, str]], read: Iterable[tuple[str, int, str]]) -> ReadBack:
     """Compare files in both directions; `recorded` maps a path to its size and SHA-256, `read` gives path, size,
-    SHA-256 (PS3.10 8.5 paths).
+    SHA-256 (PS3.10 8.2 paths).
     """
     found = {path: (size, sha256) for path, size, sha256 in read}
     return ReadBack(

@@ -123,7 +123,7 @@ def labels_in(folder: Path) -> frozenset[str]:
 
 def next_labels(taken: Iterable[str], day: date, count: int) -> list[str]:
     """Labels that sort as the volumes were made, such as A20260213_0001, after all that are `taken`: at most 16
-    characters (PS3.10 8.5).
+    characters (PS3.10 8.1).
     """
     prefix = f"A{day:%Y%m%d}_"
     first = max((int(label.removeprefix(prefix)) for label in taken if label.startswith(prefix)), default=0) + 1

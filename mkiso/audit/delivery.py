@@ -19,7 +19,7 @@ from mkiso.config.storage import Storage
 from mkiso.lines import append_line
 from mkiso.trust import trusting
 
-PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6.1)
+PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6, A.7)
 MESSAGE_ID = "DICOM+RFC3881"
 TIMEOUT_SECONDS = 5.0
 CLOSING_SECONDS = 1.0

@@ -122,7 +122,7 @@ class Server(Section):
 
 
 class Tls(Section):
-    """TLS of a DICOM port (PS3.15 B.9): certificate, key, and the authority that peers' certificates must come from."""
+    """TLS of a DICOM port (PS3.15 B.12): certificate, key, and the authority of peers' certificates."""
 
     enabled: bool = False
     certificate: Place | None = None

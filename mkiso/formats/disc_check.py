@@ -310,7 +310,7 @@ class _Check:
                 self._find(f"DICOMDIR names {path} twice.")
             referenced.add(path)
             if not is_file_id(path):
-                self._find(f"{path} is no File ID: at most 8 names of at most 8 of A-Z, 0-9 and _ (PS3.10 8.5).")
+                self._find(f"{path} is no File ID: at most 8 names of at most 8 of A-Z, 0-9 and _ (PS3.10 8.2).")
             if extent is None:
                 self._find(f"DICOMDIR names {path}, which is missing.")
             else:
@@ -468,7 +468,7 @@ def _owners(directory: Dataset, records: list[Dataset]) -> dict[int, str]:
 
 def _broken_offsets(directory: Dataset, records: list[Dataset]) -> Iterator[str]:
     """Whether the records form the tree that their offsets say: each reached once, each below the type it belongs below
-    (PS3.3 F.2.2).
+    (PS3.3 F.2.1, F.4).
     """
     by_offset = {record.seq_item_tell: record for record in records}
     reached: set[int] = set()

@@ -304,7 +304,7 @@ def _inner(begin: bytes, encrypted: int) -> tuple[int, int]:
 
 
 def _cipher(algorithm: _Cursor) -> tuple[int, bytes]:
-    """The size of the key and the initialization vector of AES-CBC (RFC 3565 2.3)."""
+    """The size of the key and the initialization vector of AES-CBC (RFC 3565 4.1)."""
     oid = algorithm.data[algorithm.at : algorithm.at + 11]
     if oid not in _AES:
         raise _Broken

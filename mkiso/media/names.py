@@ -19,9 +19,9 @@ HOWTO = (PurePosixPath("OPEN_ZIP.TXT"), PurePosixPath("OPEN_ZIP.HTM"))
 PART = "-selected"
 """At the end of a file's name where the disc doesn't hold whole studies."""
 _PART = "_SEL"
-_FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.5
+_FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.1
 _FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
-_FILE_ID_COMPONENTS = 8  # PS3.10 8.5
+_FILE_ID_COMPONENTS = 8  # PS3.10 8.2
 _COMPONENT = re.compile(r"[A-Z0-9_]{1,8}")
 _OUTSIDE_D_CHARACTERS = re.compile(r"[^A-Z0-9_]+")
 _FORBIDDEN_IN_JOLIET = re.compile(r"[\x00-\x1f*/:;?\\\x7f]")
@@ -29,14 +29,14 @@ _BEYOND_UCS_2 = re.compile(r"[\U00010000-\U0010ffff\ud800-\udfff]")
 
 
 def component(prefix: str, number: int) -> str:
-    """One component of a File ID: two letters and six digits, at most 8 characters (PS3.10 8.5)."""
+    """One component of a File ID: two letters and six digits, at most 8 characters (PS3.10 8.2)."""
     if not 1 <= number <= 999_999:
         raise ValueError(f"{prefix}{number} is more than a component of a File ID can count")
     return f"{prefix}{number:06d}"
 
 
 def file_set_id(base: str, volume: Volume = Volume(), *, is_part: bool = False) -> str:  # noqa: B008  frozen
-    """A file-set ID, which is also the volume identifier: at most 16 of `A-Z 0-9 _` (PS3.10 8.5, Ecma-119 8.4.6).
+    """A file-set ID, which is also the volume identifier: at most 16 of `A-Z 0-9 _` (PS3.10 8.1, 8.5, Ecma-119 8.4.6).
 
     Of several volumes each has its number at the end, of one width, so that labels sort. `is_part`: of selected series
     or studies, which it says before that.
@@ -48,12 +48,12 @@ def file_set_id(base: str, volume: Volume = Volume(), *, is_part: bool = False) 
 
 
 def is_file_set_id(text: str) -> bool:
-    """PS3.10 8.5."""
+    """PS3.10 8.1, 8.5."""
     return _FILE_SET_ID.fullmatch(text) is not None
 
 
 def is_file_id(path: PurePosixPath) -> bool:
-    """Whether a file may be referenced by this path (PS3.10 8.5): at most eight components of eight characters."""
+    """Whether a file may be referenced by this path (PS3.10 8.2): at most eight components of eight characters."""
     return len(path.parts) <= _FILE_ID_COMPONENTS and all(map(_COMPONENT.fullmatch, path.parts))
 
 

@@ -1,4 +1,4 @@
-"""TLS for associations (PS3.15 B.9)."""
+"""TLS for associations (PS3.15 B.12)."""
 
 from __future__ import annotations
 

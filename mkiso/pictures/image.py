@@ -29,7 +29,7 @@ _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", EXPLICIT_BIG_EN
 VIDEO = frozenset(
     f"1.2.840.10008.1.2.4.{number}{fragmentable}" for number in range(100, 109) for fragmentable in ("", ".1")
 )
-"""MPEG-2, H.264 and HEVC (PS3.5 A.4.5 to A.4.9): mkiso.pictures.video."""
+"""MPEG-2, H.264 and HEVC (PS3.5 A.4.5 to A.4.10): mkiso.pictures.video."""
 _REFERENCED = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))  # JPIP
 
 

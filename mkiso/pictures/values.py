@@ -82,7 +82,7 @@ class NotDisplayable(Exception):
 
 
 class Function(StrEnum):
-    """VOI LUT Function (PS3.3 C.11.2.1.2)."""
+    """VOI LUT Function (PS3.3 C.11.2.1.3)."""
 
     LINEAR = "LINEAR"
     LINEAR_EXACT = "LINEAR_EXACT"

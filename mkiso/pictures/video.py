@@ -1,4 +1,4 @@
-"""The frames of a video: an MPEG-2, H.264 or HEVC stream in the fragments of an object (PS3.5 8.2.5 to 8.2.8), decoded
+"""The frames of a video: an MPEG-2, H.264 or HEVC stream in the fragments of an object (PS3.5 8.2.5 to 8.2.11), decoded
 by PyAV, which is there where `mkiso[video]` is installed.
 
 Of more than MOST_CHOSEN frames some alone are shown, spread evenly: of very many some of those that need no other one

@@ -35,7 +35,7 @@ from mkiso.study.identity import without_patient
 from mkiso.study.models import Arrival
 
 MEDIA_CREATION = Context("1.2.840.10008.5.1.1.33", IMPLICIT_VR_LITTLE_ENDIAN)
-INITIATE, CANCEL = 1, 2  # PS3.4 S.3.2.2
+INITIATE, CANCEL = 1, 2  # PS3.4 S.3.2.2, S.3.2.3
 STATES: Mapping[str, RobotState] = {
     "IDLE": "absent",
     "PENDING": "waiting",
@@ -46,7 +46,7 @@ STATES: Mapping[str, RobotState] = {
 EXECUTION_STATUS_AND_INFO = struct.pack("<4H", 0x2100, 0x0020, 0x2100, 0x0030)
 STARTED = (0xA510, 0xC201, 0xC202)  # Initiate has come already; the disc is made; it is being made
 GOOD = (0x0000, 0x0001, 0x0107, 0x0116)
-"""Success, and warnings that optional attributes were not taken (PS3.4 S.3.2.1.4)."""
+"""Success, and warnings that optional attributes were not taken (PS3.7 C)."""
 POLL_SECONDS = 2.0
 STANDSTILL: Mapping[RobotState, int] = {"absent": 1, "waiting": 8, "running": 8}
 """How many times `silent_minutes` a publisher may answer the same: IDLE is no state of a disc that was started, a queue

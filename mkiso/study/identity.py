@@ -44,7 +44,7 @@ _SEQUENCES_IN_A_CLAIM = tuple(map(BaseTag, (0x00100024, 0x00101002)))
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Whose a header says that it is. `universal` is the issuer's Universal Entity ID with its type (PS3.3 C.2.2.1.1);
+    """Whose a header says that it is. `universal` is the issuer's Universal Entity ID with its type (PS3.3 10.15);
     `also` are the items of Other Patient IDs Sequence as (Patient ID, issuer, universal).
     """
 

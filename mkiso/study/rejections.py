@@ -18,7 +18,7 @@ from mkiso.study.values import StudyRetrieved
 REASONS: Mapping[str, str] = MappingProxyType(
     {"113037": "for patient safety reasons", "113038": "for an incorrect modality worklist entry"}
 )
-"""Of the titles of such notes (PS3.16 CID 7011, DCM) those by which an image may be of another patient."""
+"""Of the titles of such notes (PS3.16 CID 7010, DCM) those by which an image may be of another patient."""
 KEY_OBJECT = "KO"
 """Their Modality (PS3.3 C.17.6.1)."""
 _KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"

@@ -239,7 +239,7 @@ def test_a_message_that_finds_room_for_half_of_it_is_kept_whole(tmp_path: Path) 
 
 
 def assert_syslog(line: bytes) -> Element:
-    """RFC 5424 6, with what PS3.15 A.6.1 asks for."""
+    """RFC 5424 6, with what PS3.15 A.6 asks for."""
     head, _, message = line.partition(b"\xef\xbb\xbf")
     assert re.fullmatch(
         rb"<85>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 \S{1,255} mkiso %d DICOM\+RFC3881 - " % os.getpid(), head

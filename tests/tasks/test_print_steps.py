@@ -207,7 +207,7 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
 
 
 def exports(settings: Settings) -> list[str]:
-    """How each Export of the audit ended (PS3.15 A.5.3.5)."""
+    """How each Export of the audit ended (PS3.15 A.5.3.4)."""
     trail = settings.storage.data_dir / "audit.xml"
     lines = trail.read_text().splitlines() if trail.exists() else []
     return [line.split('EventOutcomeIndicator="')[1][0] for line in lines if 'csd-code="110106"' in line]
