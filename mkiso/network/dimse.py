@@ -50,6 +50,7 @@ RESOURCE_LIMITATION = 0x0213
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_SOP_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+TWO_VERSIONS = 0xC111  # ours, of the Cxxx of a C-STORE, which has no 0111 (PS3.7 9.1.1.1.9): some take that for stored
 
 Value = int | str | bytes
 

@@ -237,6 +237,7 @@ def media_request(order: Order, settings: MediaCreation) -> Dataset:
         f"{name}: {value}" for name, value in label_values(order, settings.label_fields).items() if value
     )
     request.AllowMediaSplitting = "YES"
+    request.AllowLossyCompression = "NO"
     request.IncludeDisplayApplication = "YES"
     request.PreserveCompositeInstancesAfterMediaCreation = "NO"
     profile = profile_for(order.medium, order.instances)

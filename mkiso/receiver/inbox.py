@@ -143,7 +143,7 @@ class InboxSpool(Spool):
             return
         study.note_conflict(whole.sop_instance_uid)
         os.utime(study.instances_dir)
-        raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
+        raise Refused(dimse.TWO_VERSIONS, "other bytes came under its SOP Instance UID before")
 
     def _require_room(self, study_instance_uid: str, size: int) -> None:
         rules = self._rules

@@ -268,7 +268,7 @@ def _link(jobs: list[Expected], whole: Whole, folder: Path) -> None:
     _unlink(linked)
     for job in conflicting:
         job.tell_conflict(sop_instance_uid)
-    raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
+    raise Refused(dimse.TWO_VERSIONS, "other bytes came under its SOP Instance UID before")
 
 
 def _open(folder: Path) -> tuple[int, Path | None]:

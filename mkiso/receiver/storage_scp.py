@@ -31,7 +31,7 @@ association is taken; what is longer has no end.
 """
 REJECTING_SECONDS = 2.0  # a connection that will be rejected anyhow waits no longer for its request
 
-_CAUSES = {dimse.OUT_OF_RESOURCES: "no_room", dimse.DUPLICATE_SOP_INSTANCE: "two_versions"}
+_CAUSES = {dimse.OUT_OF_RESOURCES: "no_room", dimse.TWO_VERSIONS: "two_versions"}
 _log = logging.getLogger(__name__)
 
 

@@ -271,7 +271,7 @@ def test_the_same_instance_twice_is_ignored_and_another_under_its_uid_is_a_confl
         assert peer.store("1.2.3.1", encoded) == peer.store("1.2.3.1", encoded) == 0
         first = expectation.next_arrival(LONG)
         assert first is not None and expectation.next_arrival(0.2) is None
-        assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY, pixels=b"\1" * 64)) == 0x0111
+        assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY, pixels=b"\1" * 64)) == 0xC111
         with pytest.raises(InstanceConflict):
             expectation.next_arrival(LONG)
         peer.release()
@@ -285,7 +285,7 @@ def test_what_an_earlier_run_left_counts_as_arrived_or_as_a_conflict(receiver: R
             assert expectation.next_arrival(LONG) is not None
             peer.release()
     with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
-        assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY, patient_id="P2")) == 0x0111
+        assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY, patient_id="P2")) == 0xC111
         with pytest.raises(InstanceConflict):
             expectation.next_arrival(LONG)
         peer.release()
@@ -300,7 +300,7 @@ def test_an_instance_reaches_every_job_that_expects_it_or_none(receiver: Running
             (receiver.folder("a") / "1.2.3.1").stat().st_ino
         }
         (receiver.folder("b") / "1.2.3.2").write_bytes(b"something else")
-        assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)) == 0x0111
+        assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)) == 0xC111
         assert not (receiver.folder("a") / "1.2.3.2").exists()
         assert a.next_arrival(0.2) is None
         with pytest.raises(InstanceConflict):

@@ -170,7 +170,7 @@ def test_nobody_waits_while_an_earlier_runs_file_is_read(receiver: Running, monk
             assert second.store("1.2.4.1", data_set("1.2.4.1", "1.2.4")) == 0x0124
         finally:
             go_on.set()
-        assert first.status() == 0x0111
+        assert first.status() == 0xC111
         first.release()
         second.release()
 
