@@ -33,6 +33,7 @@ _MOST_CHARACTERS: Mapping[str, int] = {"LO": 64, "SH": 16, "ST": 1024, "LT": 102
 _MOST_BYTES = 65_534  # a length of 16 bits (PS3.5 7.1.2)
 _GROUP_CHARACTERS, _GROUPS, _COMPONENTS = 64, 3, 5  # PN: of each component group, at most
 _NUMBERS: Mapping[str, str] = {"US": "<H", "UL": "<I"}
+NUMBER_BYTES: Mapping[str, int] = {vr: struct.calcsize(form) for vr, form in _NUMBERS.items()}
 _LINES = frozenset({"LT", "ST", "UT"})  # those that may have line ends, and backslashes as themselves
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")
 _CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")
