@@ -21,18 +21,11 @@ def audited(
     """Write an export down when what is given is called, so that no crash hides it; and once more where it breaks off.
     Whatever goes wrong with the message, the order is given and followed.
     """
-    configured, has_begun = settings.publishers[publisher.name], False
-    if isinstance(configured, DicomPublisher):
-        address = f"dicom://{configured.host}:{configured.port}/{configured.ae_title}"
-        to = audit.Party(publisher.name, audit.DESTINATION, configured.host)
-        media = audit.Party(address, audit.DESTINATION_MEDIA, configured.host, media_type=audit.BY_ADDRESS)
-    else:
-        to = audit.Party(publisher.name, audit.DESTINATION)
-        media = audit.Party(order.volume_id, audit.DESTINATION_MEDIA, media_type=audit.MEDIA[order.medium])
+    has_begun = False
 
     def tell(outcome: str) -> None:
         try:
-            audit.exported(settings, left, to, media, job_id, outcome=outcome)
+            audit.exported(settings, left, *_destination(settings, publisher, order), job_id, outcome=outcome)
         except Exception as fault:
             log.error("The audit message of this order couldn't be made: %s", type(fault).__name__)
 
@@ -47,3 +40,18 @@ def audited(
         if has_begun:
             tell(audit.SERIOUS_FAILURE)
         raise
+
+
+def _destination(settings: Settings, publisher: Publisher, order: Order) -> tuple[audit.Party, audit.Party]:
+    """Who gets it, and the medium: a disc, or where a publisher is whose disc nobody has seen."""
+    configured = settings.publishers[publisher.name]
+    if isinstance(configured, DicomPublisher):
+        address = f"dicom://{configured.host}:{configured.port}/{configured.ae_title}"
+        return (
+            audit.Party(publisher.name, audit.DESTINATION, configured.host),
+            audit.Party(address, audit.DESTINATION_MEDIA, configured.host, media_type=audit.BY_ADDRESS),
+        )
+    return (
+        audit.Party(publisher.name, audit.DESTINATION),
+        audit.Party(order.volume_id, audit.DESTINATION_MEDIA, media_type=audit.MEDIA[order.medium]),
+    )
