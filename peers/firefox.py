@@ -21,7 +21,7 @@ _PREFERENCES = {
     "browser.startup.page": 0,
     "app.update.auto": False,
     "datareporting.policy.dataSubmissionEnabled": False,
-    # A quarter of its start: processes for pages and extensions that nobody opens.
+    # These processes take a quarter of its start, for pages and extensions that no test opens.
     "browser.newtabpage.enabled": False,
     "dom.ipc.processPrelaunch.enabled": False,
     "dom.ipc.processCount": 1,

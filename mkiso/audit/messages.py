@@ -208,14 +208,16 @@ def queried_by_patient(settings: Settings, patient_id: str, **asker: str) -> Non
 
 
 def _ask_sources(settings: Settings, accession_number: str, keys: Mapping[str, str], **asker: str) -> None:
-    syntax = {"TransferSyntax": ImplicitVRLittleEndian}
+    if not settings.audit.enabled:  # encoding takes longer than all else here
+        return
+    text, data_set, syntax = _written(keys), _encoded(keys), {"TransferSyntax": ImplicitVRLittleEndian}
     for source in settings.all_sources:
         if not accession_number or source.is_asked_for(accession_number):
             if isinstance(source, DicomWeb):
                 address = f"{source.base_url.rstrip('/')}/studies"
-                query = _object("2", "3", SEARCH_CRITERIA, address, query=_written(keys), details=asker)
+                query = _object("2", "3", SEARCH_CRITERIA, address, query=text, details=asker)
             else:
-                query = _object("2", "3", SOP_CLASS_UID, STUDY_ROOT_FIND, query=_encoded(keys), details=syntax | asker)
+                query = _object("2", "3", SOP_CLASS_UID, STUDY_ROOT_FIND, query=data_set, details=syntax | asker)
             parties = [_mkiso(settings, SOURCE, is_requestor=True), _source(source, DESTINATION)]
             _tell(settings, "E", QUERY, parties, [query])
 

@@ -27,7 +27,7 @@ from mkiso.formats.folder_check import CHECKS, hash_folder, read_folder
 from mkiso.formats.image_hash import ImageHashes, hash_extents
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
 from mkiso.formats.registry import claimed_format
-from mkiso.media.names import is_file_id, told_by
+from mkiso.media.names import is_file_id, path_told_by
 from mkiso.storage.files import descriptor_of
 from mkiso.study.identity import one_line
 from mkiso.study.models import instances_words
@@ -334,9 +334,9 @@ class _Check:
         """Whichever tree a system shows, a name leads to the same file in it, and those that are needed are there."""
         for name, tree in [*image.trees.items()][1:]:
             odd = {path: extent for path, extent in image.files.items() if tree.get(path) != extent}
-            told = {tuple(map(told_by, path.parts)): extent for path, extent in tree.items()} if odd else {}
+            told = {path_told_by(path): extent for path, extent in tree.items()} if odd else {}
             for path, extent in odd.items():
-                there = told.get(tuple(map(told_by, path.parts)))
+                there = told.get(path_told_by(path))
                 if there is None and path in needed:
                     self._find(f"{path} is missing in the {name} tree.")
                 elif there not in (None, extent):

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import ImageHashes, Unlocking
 from mkiso.formats.protocol import Contents, Extent
-from mkiso.media.names import told_by
+from mkiso.media.names import path_told_by
 
 CHECKS = ("every file of the folder", "that nothing in it is a link")
 _MAX_FILES = 1_000_000
@@ -58,7 +58,7 @@ def read_folder(folder: Path) -> FolderContents:
         places[extent], shown[name] = path, extent
     told: dict[tuple[str, ...], PurePosixPath] = {}
     for name in shown:
-        other = told.setdefault(tuple(map(told_by, name.parts)), name)
+        other = told.setdefault(path_told_by(name), name)
         if other != name:
             faults.append(f"{name} and {other} are one name to some systems, which show one of them.")
     if PurePosixPath("DICOMDIR") not in shown:

@@ -71,6 +71,11 @@ def told_by(name: str) -> str:
     return unicodedata.normalize("NFC", name).upper().casefold().rstrip(". ")
 
 
+def path_told_by(path: PurePosixPath) -> tuple[str, ...]:
+    """told_by, of each name on the way to a file."""
+    return tuple(map(told_by, path.parts))
+
+
 def short_names(
     paths: Iterable[PurePosixPath],
     place: PurePosixPath = PurePosixPath(),  # noqa: B008  immutable

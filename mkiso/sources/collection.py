@@ -19,7 +19,7 @@ from mkiso.sources.query import expected_instances, find_series
 from mkiso.sources.retrieve import retrieve
 from mkiso.storage.job import Job
 from mkiso.study import identity
-from mkiso.study.models import Arrival, Expected, Instance, Study
+from mkiso.study.models import Arrival, Instance, Study
 from mkiso.study.rejections import KEY_OBJECT
 from mkiso.study.values import StudyRetrieved
 
@@ -72,15 +72,14 @@ def _notes_beside(source: Source, job: Job, study: Study, stop: threading.Event 
     """The headers of the Key Object Selections in series that aren't chosen: one may reject images of those that are
     (mkiso.study.rejections). Raises what retrieve raises, DamagedInstance.
     """
-    beside = find_series(source, study) if study.chosen else ()
-    series = tuple(
-        each.series_instance_uid
-        for each in beside
-        if each.modality == KEY_OBJECT and each.series_instance_uid not in study.chosen
-    )
-    notes = replace(study, chosen=series, listed_elsewhere=())
-    notes = replace(notes, expected=expected_instances(source, notes) if series else Expected("none", 0))
-    if notes.expected.count == 0:
+    if not study.chosen:
+        return ()
+    notes = [each.series_instance_uid for each in find_series(source, study) if each.modality == KEY_OBJECT]
+    beside = replace(study, chosen=tuple(uid for uid in notes if uid not in study.chosen), listed_elsewhere=())
+    if not beside.chosen:
+        return ()
+    beside = replace(beside, expected=expected_instances(source, beside))
+    if beside.expected.count == 0:
         return ()
     headers: list[Dataset] = []
 
@@ -89,7 +88,7 @@ def _notes_beside(source: Source, job: Job, study: Study, stop: threading.Event 
 
     with TemporaryDirectory(dir=job.folder, prefix="notes") as folder:
         try:
-            retrieve(source, job.settings.identity, notes, Path(folder), (), take, stop)
+            retrieve(source, job.settings.identity, beside, Path(folder), (), take, stop)
         except MkisoError as error:
             raise type(error)(
                 f"A Key Object Selection of {study.called} may reject one of the chosen images, and can't be read, so "

@@ -142,9 +142,8 @@ class Arrival:
 def sop_classes_of(arrivals: Iterable[Arrival]) -> dict[str, dict[str, int]]:
     """How many there are of each SOP Class in each study, by its Study Instance UID."""
     found: dict[str, dict[str, int]] = {}
-    for (study, sop_class), count in Counter(
-        (each.study_instance_uid, each.sop_class_uid) for each in arrivals
-    ).items():
+    counted = Counter((each.study_instance_uid, each.sop_class_uid) for each in arrivals)
+    for (study, sop_class), count in counted.items():
         found.setdefault(study, {})[sop_class] = count
     return found
 

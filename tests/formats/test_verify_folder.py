@@ -79,7 +79,7 @@ def test_each_fault_is_named(disc: Path) -> None:
 
 
 def listed(disc: Path) -> Path:
-    """The folder with a SHA256.TXT that says what lies there now, as whoever changes a disc can write it."""
+    """Write a new SHA256.TXT for what lies in the folder now: anybody who changes a disc can do that."""
     files = sorted(file for file in disc.rglob("*") if file.is_file() and file.name != "SHA256.TXT")
     lines = [f"{sha256_of(file)}  {file.relative_to(disc)}\n" for file in files]
     (disc / "SHA256.TXT").write_text("".join(lines))
