@@ -18,6 +18,7 @@ from mkiso_service.cli.archive import archive
 from mkiso_service.cli.discs import burn, cancel, find, jobs, letter, print_, series
 from mkiso_service.cli.installation import init, service
 from mkiso_service.cli.options import FAILED
+from mkiso_service.network_variables import require_usable
 
 if TYPE_CHECKING:
     from mkiso.config.settings import Settings
@@ -35,6 +36,7 @@ MISUSED = 2
 )
 def cli(config: Path | None) -> None:
     """From an accession number to a patient disc that is provably complete."""
+    require_usable()
     if config is not None:
         os.environ["MKISO_CONFIG"] = str(config.resolve())
 
