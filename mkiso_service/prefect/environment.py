@@ -58,6 +58,8 @@ def environment(settings: Settings) -> dict[str, str]:
     wanted = {
         "PREFECT_API_URL": api_url(prefect),
         "PREFECT_HOME": str(settings.storage.prefect_dir),
+        # Prefect asks for it when it is imported; a container's user may have none.
+        "HOME": str(settings.storage.prefect_dir),
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # saves a round trip a client; the server of mkiso has it off as well

@@ -93,6 +93,14 @@ def test_what_the_administrator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -
     assert environment(Settings())["PREFECT_SERVER_API_HOST"] == "10.0.0.1"
 
 
+def test_a_user_without_a_home_has_one_for_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a container's; Prefect can't be imported then."""
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert environment(Settings())["HOME"] == "/home/anna"
+    monkeypatch.delenv("HOME")
+    assert environment(Settings())["HOME"] == str(Settings().storage.prefect_dir)
+
+
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
 def test_no_proxy_is_asked_for_prefects_server(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for each in ("no_proxy", "NO_PROXY"):
