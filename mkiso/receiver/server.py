@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
@@ -27,6 +26,7 @@ from mkiso.receiver.pushed import folder_of
 from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import StorageScp, Tally
 from mkiso.storage.room import unusable
+from mkiso.tcp_address import bound, plain_address
 from mkiso.unix_address import listening, unix_address
 
 ACCEPT_TICK_SECONDS = 0.25
@@ -45,7 +45,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     _prepare_folders(settings)
     with ExitStack() as stack:
         context = acceptor_context(settings.receiver.tls) if settings.receiver.tls.enabled else None
-        listener = stack.enter_context(_listen(settings.receiver))
+        listener = stack.enter_context(_listener(settings.receiver))
         jobs = stack.enter_context(_listen_for_jobs(settings.storage.receiver_socket))
         _clear(settings.storage)
         _Server(settings, stop, context).serve(listener, jobs)
@@ -129,7 +129,7 @@ class _Server:
                 _log.warning("A connection couldn't be taken: %s", error.strerror)
                 sleep(0.1)
                 continue
-            peer = _plain_address(address[0])
+            peer = plain_address(address[0])
             place = self._admission.admit(peer, connection)
             if place is None:
                 connection.close()
@@ -200,37 +200,9 @@ def _clear(storage: Storage) -> None:
         raise unusable(f"The receiver can't use storage.data_dir {storage.data_dir}", error) from None
 
 
-@contextmanager
-def _listen(receiver: Receiver) -> Iterator[socket.socket]:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            receiver.host, receiver.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(
-            f"receiver.host {receiver.host!r} is no address of this machine: {error.strerror}."
-        ) from None
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise ConfigurationError(_bind_words(receiver, error)) from None
-        yield listener
-
-
-def _bind_words(receiver: Receiver, error: OSError) -> str:
-    where = f"port {receiver.port} on {receiver.host}"
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"The receiver can't listen on {where}: another program has it. End that one, or change receiver.port "
-            "here and in the PACS."
-        )
-    if error.errno == errno.EACCES:
-        return f"The receiver may not listen on {where}: ports below 1024 need the capability CAP_NET_BIND_SERVICE."
-    return f"The receiver can't listen on {where}: {error.strerror}. Check receiver.host."
+def _listener(receiver: Receiver) -> socket.socket:
+    keys = "receiver.host", "receiver.port here and in the PACS"
+    return bound("The receiver", receiver.host, receiver.port, keys, BACKLOG)
 
 
 @contextmanager
@@ -254,8 +226,3 @@ def _is_answered(path: Path) -> bool:
         probe.connect(address)
         return True
     return False
-
-
-def _plain_address(address: str) -> str:
-    """An IPv4 peer's address as such, also where the socket is IPv6's."""
-    return address.removeprefix("::ffff:")

@@ -59,6 +59,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
+from mkiso.tcp_address import bound
 from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within
 from mkiso_service.prefect.database import check_whole, is_migrated, make_database
 from mkiso_service.prefect.gate import Gate, known_hosts
@@ -240,7 +241,9 @@ def _is_ready_made() -> bool:
 
 
 def _serve(settings: Settings) -> None:
-    listener = _bound()
+    api = get_current_settings().server.api
+    keys = "PREFECT_SERVER_API_HOST of the environment", "prefect.server_port"
+    listener = bound("Prefect's server", api.host, api.port, keys)  # before the seconds that its application takes
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     flow_runs.create_flow_run = create_run
@@ -255,7 +258,6 @@ def _serve(settings: Settings) -> None:
             folder.chmod(0o700)  # a copy of Prefect's, with the modes of its folders
         for index in Path(ui).rglob("index.html"):
             _sell_nothing(index)
-    api = get_current_settings().server.api
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)
     config = uvicorn.Config(
         Gate(app, known_hosts(settings, api.host)),
@@ -284,24 +286,6 @@ def _sell_nothing(index: Path) -> None:
     page = index.read_text(encoding="utf-8")
     if SELLS_NOTHING not in page:
         index.write_text(page.replace("<head>", f"<head>{SELLS_NOTHING}", 1), encoding="utf-8")
-
-
-def _bound() -> socket.socket:
-    """The address of the server, held before the seconds that its application takes. Nobody can connect to it until it
-    listens.
-    """
-    api = get_current_settings().server.api
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(api.host, api.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Prefect's server can't listen on {api.host}:{api.port} ({error.strerror}): end what holds that port, or "
-            "set prefect.server_port (with several machines PREFECT_SERVER_API_HOST)."
-        ) from None
-    return listener
 
 
 class _Server(uvicorn.Server):

@@ -23,7 +23,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mkiso.config.settings import Settings
-from mkiso.errors import ConfigurationError
+from mkiso.tcp_address import bound, plain_address
 from mkiso_service.log_lines import begin_logging
 from mkiso_service.prefect.orchestrator import Orchestrator, PrefectOrchestrator
 from mkiso_service.webhook.app import build_app
@@ -66,6 +66,8 @@ class GuardedConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Closing(transport, self.loop))  # type: ignore[arg-type]
+        if self.client:
+            self.client = plain_address(self.client[0]), self.client[1]
         self._expect(more=True)
         if self._is_one_too_many:
             words = "Too many connections come from this address: close some, and ask again."
@@ -170,7 +172,9 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
             h11_max_incomplete_event_size=2 * MAX_QUERY_BYTES,
         ),
     )
-    serving = asyncio.create_task(server.serve())
+    keys = "server.host", "server.port"
+    listener = bound("The webhook", settings.server.host, settings.server.port, keys)
+    serving = asyncio.create_task(server.serve([listener]))
     while not stop.is_set() and not serving.done():
         await asyncio.sleep(0.1)
     server.should_exit = True
@@ -184,13 +188,7 @@ class _Server(uvicorn.Server):
         self._address = address
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        where = f"{self.config.host}:{self.config.port}"
-        try:
-            await super().startup(sockets)
-        except SystemExit:  # uvicorn's way to say that it can't listen; it would end the event loop where it stands
-            raise ConfigurationError(
-                f"The webhook can't listen on {where}: end what holds that port, or check server.host and server.port."
-            ) from None
+        await super().startup(sockets)
         words = "The webhook listens on %s port %s; the counter page is %s/."
         log.info(words, self.config.host, self.config.port, self._address)
 

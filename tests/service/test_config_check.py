@@ -275,7 +275,7 @@ def run(folder: Path, command: str, *, warm: bool = True, **sections: Any) -> su
 @pytest.mark.parametrize(
     ("command", "sections", "words"),
     [
-        ("receiver", {"receiver": {"host": NOBODYS_ADDRESS}}, "Check receiver.host"),
+        ("receiver", {"receiver": {"host": NOBODYS_ADDRESS}}, "Correct receiver.host"),
         ("receiver", {"receiver": {"tls": {"enabled": True, "certificate": "no", "key": "no"}}}, "receiver.tls"),
         ("webhook", {"server": {"host": NOBODYS_ADDRESS}}, "The webhook can't listen on 203.0.113.9"),
         *((part, {"storage": {"data_dir": "file"}}, "storage.data_dir") for part in ("serve", "receiver", "worker")),

@@ -1,6 +1,7 @@
 """Who a client is, and by which scheme it came: believed from trusted proxies alone, through real nginx too."""
 
 import shutil
+import socket
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
@@ -17,8 +18,8 @@ from tests.webhook.nginx import Nginx, certificate
 QUESTION = "/api/iso/download?accession_number=A1"
 
 
-def configured(folder: Path, trusted: tuple[str, ...]) -> Settings:
-    settings = settings_in(folder, auth=True, trusted_proxies=trusted)
+def configured(folder: Path, trusted: tuple[str, ...], host: str = "127.0.0.1") -> Settings:
+    settings = settings_in(folder, auth=True, trusted_proxies=trusted, host=host)
     return settings.model_copy(update={"audit": Audit(enabled=True)})
 
 
@@ -46,6 +47,14 @@ def test_nobody_else_is_believed(tmp_path: Path, trusted: tuple[str, ...], monke
         assert client.get(QUESTION, headers={"X-Forwarded-For": "6.6.6.6"}).status_code == 401
         assert named(tmp_path) == "127.0.0.1"
         assert not is_secure(client, **{"X-Forwarded-Proto": "https"})
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this kernel has no IPv6")
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "127.0.0.2"])
+def test_who_comes_by_ipv4_has_an_ipv4_address_where_ipv6_is_listened_on(tmp_path: Path, trusted: str) -> None:
+    with served(configured(tmp_path, (trusted,), "::"), Desk()) as client:
+        assert client.get(QUESTION, headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 401
+        assert named(tmp_path) == ("10.1.2.3" if trusted == "127.0.0.1" else "127.0.0.1")
 
 
 @pytest.mark.parametrize(
