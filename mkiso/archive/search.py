@@ -249,6 +249,7 @@ def _of_other_dates(run: ArchiveJob, uid: str) -> Iterator[Study]:
     for source in sources_of(run.job.settings):
         if source.settings.name in known:
             continue
+        audit.queried_by_uid(run.job.settings, uid, source.settings.name, job_id=run.job.id)
         try:
             yield from find_studies_by_uid(source, uid)
         except StudyNotFound:

@@ -192,9 +192,9 @@ def queried(settings: Settings, accession_number: str, **asker: str) -> None:
     _ask_sources(settings, accession_number, {"AccessionNumber": accession_number}, **asker)
 
 
-def queried_by_uid(settings: Settings, study_instance_uid: str, **asker: str) -> None:
-    """As `queried`, for a Study Instance UID: every source is asked."""
-    _ask_sources(settings, "", {"StudyInstanceUID": study_instance_uid}, **asker)
+def queried_by_uid(settings: Settings, study_instance_uid: str, only: str = "", **asker: str) -> None:
+    """As `queried`, for a Study Instance UID: every source is asked, or the `only` one."""
+    _ask_sources(settings, "", {"StudyInstanceUID": study_instance_uid}, only, **asker)
 
 
 def queried_by_date(settings: Settings, study_date: str, job_id: str) -> None:
@@ -207,12 +207,14 @@ def queried_by_patient(settings: Settings, patient_id: str, **asker: str) -> Non
     _ask_sources(settings, "", {"PatientID": patient_id}, **asker)
 
 
-def _ask_sources(settings: Settings, accession_number: str, keys: Mapping[str, str], **asker: str) -> None:
+def _ask_sources(
+    settings: Settings, accession_number: str, keys: Mapping[str, str], only: str = "", **asker: str
+) -> None:
     if not settings.audit.enabled:  # encoding takes longer than all else here
         return
     text, data_set, syntax = _written(keys), _encoded(keys), {"TransferSyntax": ImplicitVRLittleEndian}
     for source in settings.all_sources:
-        if not accession_number or source.is_asked_for(accession_number):
+        if (not accession_number or source.is_asked_for(accession_number)) and only in ("", source.name):
             if isinstance(source, DicomWeb):
                 address = f"{source.base_url.rstrip('/')}/studies"
                 query = _object("2", "3", SEARCH_CRITERIA, address, query=text, details=asker)

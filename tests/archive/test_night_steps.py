@@ -25,7 +25,7 @@ from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.planning import HOPELESS
 from mkiso.archive.schedule import Due, by_hand
 from mkiso.archive.search import find, plan_night
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Audit, Settings
 from mkiso.config.sources import Origin
 from mkiso.errors import PacsRefused, PacsUnreachable, StudyIncomplete, VolumeNotFound
 from mkiso.storage.job import Job
@@ -268,9 +268,12 @@ def test_a_source_that_dates_a_study_otherwise_is_asked_what_it_has_of_it(
     with ScriptedPacs(files[1:]) as first, ScriptedPacs(dated(files, tmp_path / "dated", "20200101")) as second:
         run = begin(first, second)
         find(run)
+        run.job = replace(run.job, settings=run.job.settings.model_copy(update={"audit": Audit(enabled=True)}))
         plan_night(run)
     assert run.outcome.is_good and not run.not_done
     assert [(study.origin.source, study.expected.count) for study in run.waiting] == [("B", len(files))]
+    queries = (run.job.settings.storage.data_dir / "audit.xml").read_text("utf-8").splitlines()
+    assert len(queries) == 1 and 'UserID="B"' in queries[0]
 
 
 def test_a_source_that_goes_before_it_could_be_asked_of_each_study_is_named(
