@@ -10,16 +10,6 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from tasks.archive import (
-    close_night,
-    find,
-    finish_left_overs,
-    follow_orders,
-    make_volume,
-    plan_night,
-    retrieve_study,
-)
-from tasks.archive_run import ArchiveRun
 from tasks.cleaning import drop_cancelled_archive
 
 FirstDate = Annotated[
@@ -41,6 +31,18 @@ def _name() -> str:
 @flow(name="nightly_archive", flow_run_name=_name, on_cancellation=[drop_cancelled_archive])
 def nightly_archive(date_from: FirstDate = None, date_to: LastDate = None, dry_run: DryRun = False) -> State:
     """Archive the studies of a range of dates, or without dates those that the schedule owes."""
+    # SQLAlchemy comes with the ledger, and no other job needs it: else it would lie in the memory of each.
+    from tasks.archive import (
+        close_night,
+        find,
+        finish_left_overs,
+        follow_orders,
+        make_volume,
+        plan_night,
+        retrieve_study,
+    )
+    from tasks.archive_run import ArchiveRun
+
     with ArchiveRun(date_from, date_to, dry_run=dry_run) as run:
         run.start()
         if not dry_run:

@@ -17,8 +17,7 @@ Run = Callable[[Settings], None]
 
 SHARED = (
     *("prefect.client.orchestration", "prefect.client.schemas.worker_channel", "prefect.events.clients"),
-    *("prefect.utilities.schema_tools", "pydantic.v1", "jinja2", "starlette.applications", "uvicorn"),
-    *("sqlalchemy.ext.asyncio", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite"),
+    *("jsonschema", "pydantic.v1", "jinja2", "starlette.applications", "uvicorn"),
 )
 """What Prefect's server and the worker both import, and nothing else: a start lasts as long as what the server does."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from jsonschema import Draft202012Validator
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from mkiso.study.question import TAG, Question
 from mkiso_service.worker.deployments import Deployment, parameter_form
@@ -70,9 +70,7 @@ def _of_run(run: FlowRun, deployment: DeploymentResponse) -> Iterator[str]:
 
 
 def _of_parameters(run: FlowRun, ours: Deployment) -> Iterator[str]:
-    try:
-        validate(run.parameters, parameter_form(ours.flow), raise_on_error=True)
-    except ValidationError:
+    if not Draft202012Validator(parameter_form(ours.flow)).is_valid(run.parameters):
         yield "its flow doesn't take these parameters"
         return
     tags = {tag for tag in run.tags if tag.startswith(TAG)}

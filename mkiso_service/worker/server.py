@@ -22,7 +22,6 @@ from mkiso_service.worker.deploy import end_stranded, ensure_deployments, is_mis
 from mkiso_service.worker.deployments import deployments
 from mkiso_service.worker.executor import FlowRunExecution, warm_context
 from mkiso_service.worker.inboxes import LOOK_SECONDS, InboxWatch
-from mkiso_service.worker.missed_night import catch_up
 from mkiso_service.worker.orphans import Orphans, worker_name
 from mkiso_service.worker.worker import WarmWorker
 from tasks.cleaning import standings
@@ -53,7 +52,10 @@ async def _run(settings: Settings, execution: FlowRunExecution) -> None:
     if stop.is_set():
         return
     await ensure_deployments(settings)
-    await catch_up(settings)
+    if settings.archive.enabled:
+        from mkiso_service.worker.missed_night import catch_up  # the ledger's SQLAlchemy, which nothing else here needs
+
+        await catch_up(settings)
     try:
         await _serve(settings, execution, stop)
     except Exception as error:
