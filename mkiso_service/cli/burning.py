@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shutil import disk_usage
@@ -80,7 +83,7 @@ def burn_into(
     `usb-cms` they are encrypted, and the password goes where `burn` lets it go. `require_place` was asked before.
     Raises ServiceError, SeveralDiscs, FolderTaken, ProofFailed, StorageFull, OSError.
     """
-    with TemporaryDirectory(prefix="mkiso-") as temporary:
+    with _ended_as_by_ctrl_c(), TemporaryDirectory(prefix="mkiso-") as temporary:
         target = Path(temporary) / "disc"
         request = replace(request, form=request.form or ON_A_STICK[0])
         job, files = burn(console, client, request, target, letter=letter, names_files=False)
@@ -96,6 +99,21 @@ def burn_into(
         f"{size_words(written.size)}, proved: each was read back and is what the service proved."
     )
     return job, [folder]
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """A terminal that is closed and a machine that is shut down let a patient's disc in a temporary folder go, too."""
+    ending = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in ending}
+    heard = [number for number, handler in before.items() if handler is signal.SIG_DFL]  # nohup has SIGHUP ignored
+    for number in heard:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _tell_password(client: Client, asked: AskedDisc, letter: Path | None, language: str) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -27,9 +28,10 @@ from mkiso_service.cli import burning
 from mkiso_service.cli.client import Client, ServiceError
 from mkiso_service.cli.main import run
 from peers.certificates import https_server, write_certificates
-from peers.patience import LONG
+from peers.patience import LONG, until
 from peers.ports import free_port
 
+ROOT = Path(__file__).parents[2]
 IMAGE = os.urandom(300_000)
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
 LETTER = b"%PDF-1.7"
@@ -779,6 +781,32 @@ def test_what_stays_one_file_is_not_written_as_many(
     assert run(["burn", "A1", "--to", str(tmp_path), "--format", form, "--url", url]) == 2
     assert f"A file of the format {form} stays one file: write it there with -o" in capsys.readouterr().err
     assert not script.asked and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_terminal_that_is_closed_leaves_no_disc_in_a_temporary_folder(
+    script: Script, url: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """While the disc is written to a stick, which takes minutes."""
+    two_files(script)
+    (stick := tmp_path / "stick").mkdir()
+    (temporary := tmp_path / "temporary").mkdir()
+    code = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what starts the tests may ignore it
+        "from mkiso_service.cli import burning\n"
+        "burning.unpack = lambda *_: time.sleep(600)\n"
+        "from mkiso_service.__main__ import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-P", "-c", code, "burn", "A1", "--to", str(stick), "--url", url]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as burning:
+        until(lambda: len(list(temporary.glob("mkiso-*/disc"))) == 1)
+        burning.send_signal(number)
+        told, _ = burning.communicate(timeout=LONG)
+    assert "Stopped." in told
+    assert list(temporary.iterdir()) == []
 
 
 def test_burn_writes_the_files_into_a_folder(
