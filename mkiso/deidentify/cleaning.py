@@ -12,7 +12,7 @@ from types import MappingProxyType
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
 from pydicom import DataElement, Dataset, Sequence
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_is_retired, dictionary_VR
 from pydicom.multival import MultiValue
 
 from mkiso.config.disc import DeidentifiedOption
@@ -36,6 +36,10 @@ _LUTS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0
 _NUMBERS = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV", "AT", "DS", "IS"})
 _SHORT_TEXT = frozenset({"CS", "LO", "SH"})
 _PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
+_PATIENT, _FUNCTIONAL_GROUPS = 0x0010, 0x5200
+"""Groups of tags. All others from 5000 on are curves, overlays, waveforms, pixels."""
+_ANATOMICAL_ORIENTATION_TYPE = 0x00102210
+"""Whether a patient has two legs or four, without which nobody knows where left is."""
 _NUMBER = re.compile(r"[0-9+\-.Ee]*")
 _DATE_TIME = re.compile(r"\d{8}(\d{2,6}(\.\d{1,6})?)?([+-]\d{4})?")
 _TIME = re.compile(r"\d{2,6}(\.\d{1,6})?")
@@ -86,7 +90,10 @@ def clean(
 def _clean(item: Dataset, pseudonyms: Pseudonyms, options: Collection[DeidentifiedOption]) -> None:
     for tag in list(item.keys()):
         number = int(tag)
-        if tag.is_private or not dictionary_has_tag(tag) or tag.group >= 0x5000:
+        if tag.is_private or not dictionary_has_tag(tag) or (tag.group >= 0x5000 and tag.group != _FUNCTIONAL_GROUPS):
+            del item[tag]
+            continue
+        if _may_be_anybodys(number):
             del item[tag]
             continue
         element = item[tag]
@@ -96,6 +103,15 @@ def _clean(item: Dataset, pseudonyms: Pseudonyms, options: Collection[Deidentifi
             _clean_sequence(item, element, pseudonyms, options)
         elif not ("patient-characteristics" in options and (row := row_of(number)) and row.characteristics == "K"):
             _clean_value(item, element, pseudonyms, options)
+
+
+def _may_be_anybodys(tag: int) -> bool:
+    """Whether no table looks after an attribute that may say whose an image is: the profile's leaves retired ones out,
+    such as order numbers, and new ones of the patient, such as the birth date in another calendar.
+    """
+    is_known = tag in _table() or row_of(tag) is not None
+    of_patient = tag >> 16 == _PATIENT and tag != _ANATOMICAL_ORIENTATION_TYPE
+    return not is_known and (of_patient or dictionary_is_retired(tag))
 
 
 def _is_of_its_kind(element: DataElement) -> bool:

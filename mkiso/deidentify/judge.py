@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom import DataElement, Dataset, dcmread
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_is_retired, dictionary_VR
 
 from mkiso.config.disc import DeidentifiedOption
 from mkiso.deidentify.cleaning import DUMMIES
@@ -22,7 +22,9 @@ _META = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0
 _HARMLESS = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "LO", "SH", "SL", "SS", "SV", "UL", "US", "UV"})
 _TEXTS_KEPT = frozenset({"CS", "LO", "SH"})
 _PALETTES = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203, 0x00283002, 0x00283006})
-_PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
+_PATIENT_NAME, _PATIENT_ID, _ORIENTATION_TYPE = 0x00100010, 0x00100020, 0x00102210
+_OF_FRAMES = frozenset({0x52009229, 0x52009230})
+"""Shared and Per-frame Functional Groups Sequence, of which each item is looked at."""
 _NUMERALS = frozenset("0123456789+-.eE")
 _DUMMIES = frozenset(DUMMIES.values())
 
@@ -92,7 +94,7 @@ def _is_harmless(
     tag, vr = int(element.tag), element.VR
     values = [] if vr == "SQ" else _texts(element)
     if element.tag.is_private or element.tag.group >= 0x5000 or not dictionary_has_tag(tag):
-        return False
+        return tag in _OF_FRAMES and vr == "SQ"
     if vr in ("DS", "IS") and not all(set(value) <= _NUMERALS for value in values):
         return False
     if vr not in dictionary_VR(tag).split(" or ") and vr != dictionary_VR(tag):
@@ -100,6 +102,8 @@ def _is_harmless(
     if tag in (_PATIENT_NAME, _PATIENT_ID):
         return set(values) <= {pseudonyms.patient_name, pseudonyms.patient_id, *_DUMMIES}
     row = row_of(tag)
+    if row is None and tag != _ORIENTATION_TYPE and (element.tag.group == 0x0010 or dictionary_is_retired(tag)):
+        return False
     if row and row.characteristics == "K" and "patient-characteristics" in options:
         return vr not in _TEXTS_KEPT or not (_tell_a_day(values, days) or any(map(strings.is_in_text, values)))
     if row and row.dates == "C" and "modified-dates" in options:

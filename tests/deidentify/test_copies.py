@@ -162,6 +162,56 @@ def test_pseudonyms_are_the_same_each_time_and_of_one_secret(tmp_path: Path) -> 
     assert len({image.SeriesInstanceUID for image in read(first)}) == 2
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientBirthDateInAlternativeCalendar", "1389-10-23"),
+        ("PatientDeathDateInAlternativeCalendar", "R 2.3.4"),
+        ("PatientBodyMassIndex", "31.5"),
+        ("BreedRegistrationNumber", "R-4711"),
+        ("PlacerOrderNumberProcedure", "P-4711"),
+        ("FillerOrderNumberImagingServiceRequestRetired", "F-4711"),
+        ("OtherStudyNumbers", "4711"),
+        ("RequestedProcedureDescriptionTrial", "of the head"),
+    ],
+)
+def test_what_no_table_looks_after_goes_where_it_may_say_whose(tmp_path: Path, keyword: str, value: str) -> None:
+    """New attributes of the patient, and retired ones, in sequences too."""
+    [file] = make_study(tmp_path, "A1", kinds={"ct": 1})
+    image, item = dcmread(file), Dataset()
+    setattr(item, keyword, value)
+    image.update(item)
+    image.AnatomicalOrientationType = "BIPED"
+    image.RequestAttributesSequence = image.ReferencedImageSequence = Sequence([item])
+    image.save_as(file)
+    assert keyword in dcmread(file)
+    [copied] = read(deidentified(passed(instances([file])), tmp_path / "copies", wanted("patient-characteristics")))
+    assert keyword not in [element.keyword for element in copied.iterall()]
+    assert copied.AnatomicalOrientationType == "BIPED"  # else nobody knows where left is
+
+
+def test_an_enhanced_image_keeps_the_functional_groups_of_its_frames(tmp_path: Path) -> None:
+    """Without them nobody knows where a frame lies, how large its pixels are and what their values mean."""
+    [file] = make_study(tmp_path, "A1", kinds={"ct": 1})
+    image, shared, frame, spacing, values, content = dcmread(file), *(Dataset() for _ in range(5))
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = uid.EnhancedCTImageStorage
+    spacing.PixelSpacing, values.RescaleSlope, values.RescaleIntercept, values.RescaleType = [0.5, 0.5], 1, -1024, "HU"
+    content.FrameAcquisitionDateTime, content.FrameComments, content.InStackPositionNumber = "20240229", MARK, 1
+    content.add_new(0x00991001, "LO", MARK)
+    shared.PixelMeasuresSequence, shared.PixelValueTransformationSequence = Sequence([spacing]), Sequence([values])
+    frame.FrameContentSequence = Sequence([content])
+    image.SharedFunctionalGroupsSequence = Sequence([shared])
+    image.PerFrameFunctionalGroupsSequence = Sequence([frame])
+    image.add_new(0x54000100, "SQ", Sequence([content]))  # a waveform
+    image.save_as(file)
+    [copied] = read(deidentified(passed(instances([file])), tmp_path / "copies", wanted()))
+    assert copied.SharedFunctionalGroupsSequence[0] == shared
+    [kept] = copied.PerFrameFunctionalGroupsSequence[0].FrameContentSequence
+    assert (kept.InStackPositionNumber, kept.FrameAcquisitionDateTime) == (1, "19000101000000")
+    assert "WaveformSequence" not in copied
+    assert MARK.encode() not in (tmp_path / "copies" / copied.SOPInstanceUID).read_bytes()
+
+
 def test_what_points_from_image_to_image_still_does(tmp_path: Path) -> None:
     files = make_study(tmp_path, "A1", kinds={"ct": 2})
     first, second = map(dcmread, files)
