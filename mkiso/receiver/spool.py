@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
@@ -187,7 +187,8 @@ class Incoming:
     def close(self) -> None:
         os.close(self._descriptor)
         if self._name is not None:
-            self._name.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that fails; housekeeping tries it again, and the next start
+                self._name.unlink()
 
     def _identity(self, transfer_syntax_uid: str) -> Identity:
         """Of the whole data set, by what its beginning said where its size bears that out. Raises Refused."""

@@ -270,9 +270,9 @@ class Reception:
             self._expectations.tell_refusal(study, uid, str(refusal), originator, self._tally.names, series)
 
     def _let_go(self) -> None:
-        if self._incoming is not None:
-            self._incoming.close()
-            self._incoming = None
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:  # once: its descriptor may be another image's afterwards
+            incoming.close()
 
     def _begin(self, context: Context, spool: Spool, hashing: Hashing) -> Incoming:
         if self.command.field != dimse.C_STORE_RQ:

@@ -79,12 +79,32 @@ def test_what_is_received_faster_than_hashed_waits() -> None:
     hashing.close()
 
 
-def test_an_instance_in_pieces_of_a_byte_takes_no_more_memory(tmp_path: Path) -> None:
+def begun(storage: Storage, hashing: Hashing) -> Reception:
+    """An instance of which nothing has come yet."""
     wanted = frozenset({"1.2.3.1"})
-    spool = Spool.of_one(Storage(data_dir=tmp_path, min_free_gib=0), 1, Expected("1.2.3", tmp_path, wanted))
-    hashing = Hashing()
+    spool = Spool.of_one(storage, 1, Expected("1.2.3", storage.data_dir, wanted))
     command = Command(C_STORE_RQ, 1, True, {AFFECTED_SOP_CLASS_UID: CT.encode(), AFFECTED_SOP_INSTANCE_UID: b"1.2.3.1"})
-    coming = Reception(command, Context(CT, EXPLICIT), spool, hashing, Tally("peer"))
+    return Reception(command, Context(CT, EXPLICIT), spool, hashing, Tally("peer"))
+
+
+def test_a_file_that_cant_be_removed_closes_no_other(tmp_path: Path) -> None:
+    """Its descriptor is another image's by then, whoever closes it a second time."""
+    storage, hashing = Storage(data_dir=tmp_path, min_free_gib=0), Hashing()
+    storage.spares_dir.mkdir()
+    (storage.spares_dir / "7").write_bytes(b"\0")
+    coming = begun(storage, hashing)
+    (storage.incoming_dir / "7").unlink()
+    (storage.incoming_dir / "7").mkdir()
+    coming.close()
+    with (tmp_path / "other").open("wb") as other:
+        coming.close()
+        os.fstat(other.fileno())
+    hashing.close()
+
+
+def test_an_instance_in_pieces_of_a_byte_takes_no_more_memory(tmp_path: Path) -> None:
+    hashing = Hashing()
+    coming = begun(Storage(data_dir=tmp_path, min_free_gib=0), hashing)
     tracemalloc.start()
     for _ in range(500_000):
         coming.write(memoryview(b"x"))
