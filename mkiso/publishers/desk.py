@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,7 +146,12 @@ def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch) ->
 
     def before_giving() -> None:
         nonlocal begun
-        book.begin(entry)
+        try:
+            book.begin(entry)
+        except OSError:  # some of its pages may have it, and nothing is given
+            with suppress(OSError):
+                book.settle(entry, "not given", words="It couldn't be written down.")
+            raise
         begun = True
 
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -109,6 +110,25 @@ def test_an_order_that_cant_be_written_down_leaves_no_image_on_the_share(tmp_pat
         filler.unlink()
         with room.robot as robot:
             room.give()
+            assert room.follow().proves == "done" and len(robot.made) == 1
+
+
+def test_an_order_of_which_one_page_found_no_room_is_given_by_a_retry(tmp_path: Path) -> None:
+    """The robot has nothing of it, so nobody has to look there first."""
+    with small_disk(tmp_path / "data", "size=256k") as disk:
+        room = Room(tmp_path, "folder")
+        room.order = replace(room.order, accession_numbers=("A1001", "B2002"))
+        book = OrderBook.of(room.orders_dir, room.order.questions)
+        book.ask(room.order.job_id)
+        for number in range(40):  # the second page alone is longer than what is left
+            OrderBook(book.paths[1:]).ask(f"another job {number}")
+        os.truncate(filler := fill(disk), filler.stat().st_size - mmap.PAGESIZE)
+        with pytest.raises(OSError, match="No space left"):
+            give_order(room.publisher, room.order, room.orders_dir, Watch())
+        assert {entry.state for entry in book.pages()[0]} == {"asked", "not given"}
+        filler.unlink()
+        with room.robot as robot:
+            give_order(room.publisher, room.order, room.orders_dir, Watch())
             assert room.follow().proves == "done" and len(robot.made) == 1
 
 
