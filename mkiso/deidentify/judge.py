@@ -116,7 +116,7 @@ def _is_harmless(
         return row is None or "U" in row.action or not element.value
     if row or vr in ("DA", "DT", "TM", "PN"):
         return set(values) <= _DUMMIES
-    if vr in _TEXTS_KEPT and _tell_a_day(values, days):
+    if (vr in _TEXTS_KEPT and _tell_a_day(values, days)) or (vr in ("DS", "IS") and not set(values).isdisjoint(days)):
         return False
     return (vr in _HARMLESS or tag in _PALETTES) and not any(map(strings.is_in_text, values))
 

@@ -285,6 +285,7 @@ def test_what_may_show_whose_it_is_by_its_kind_is_refused(tmp_path: Path, kind: 
         ("ManufacturerModelName", "JAN 2nd, 70"),
         ("ManufacturerModelName", "02JAN1970"),
         ("ManufacturerModelName", "2/1/2513"),
+        ("AcquisitionNumber", "20240229"),
         ("SequenceName", "1.2.3.4.5"),
     ],
 )
