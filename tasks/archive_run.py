@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from traceback import format_exception
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
@@ -16,6 +17,7 @@ from mkiso.archive.night_outcome import words
 from mkiso.config.in_force import in_force
 from mkiso.errors import MkisoError
 from mkiso.storage.job import Job
+from mkiso.storage.report import failure_of
 from tasks.artifacts import Artifacts
 
 PROGRESS_SECONDS = 2.0
@@ -26,8 +28,8 @@ other, ioprio_set(2)).
 
 
 class ArchiveRun(ArchiveJob):
-    """Context manager around the steps of a night; its end becomes `state`. An MkisoError ends the `with` quietly,
-    anything else is raised on.
+    """Context manager around the steps of a night; its end becomes `state`. An exception ends the `with` quietly, and
+    one that nobody foresaw leaves its words in the job's folder, as JobRun has it. What stops the process is raised on.
     """
 
     def __init__(self, date_from: date | None, date_to: date | None, *, dry_run: bool) -> None:
@@ -50,12 +52,15 @@ class ArchiveRun(ArchiveJob):
             self.opened.close()
         except MkisoError as unclosed:  # a full disk lets nobody give up a lease either; it ends by itself
             error = error or unclosed
-        if error is not None and not isinstance(error, MkisoError):
+        if error is not None and not isinstance(error, Exception):
             self._artifacts.close(at_once=True)
             return False
-        if isinstance(error, MkisoError):
-            self.log.error("%s: %s", error.code, error.words)
-            self.outcome = replace(self.outcome, stopped=error.words)
+        if error is not None:
+            failure = failure_of(error, self.job.kind)
+            if failure is not error:
+                self.job.keep_fault("".join(format_exception(error)))
+            self.log.error("%s: %s", failure.code, failure.words)
+            self.outcome = replace(self.outcome, stopped=failure.words)
         self.show_end()
         self._artifacts.close()
         if self.outcome.is_good:

@@ -89,12 +89,13 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def drop_made(self) -> None:
-        """Remove what a later attempt makes again from the instances: all but these."""
+        """Remove what a later attempt makes again from the instances: all but these. What can't be removed stays."""
         made = (self.pictures_dir, self.documents_dir, self.copies_dir, self.converted_dir, self.disc_dir)
         for folder in made:
             shutil.rmtree(folder, ignore_errors=True)
         for image in self.folder.glob("disc*.*"):
-            image.unlink(missing_ok=True)
+            with suppress(OSError):
+                image.unlink()
 
     def keep_fault(self, text: str) -> None:
         """Keep an unexpected fault's traceback, which may quote patient data, where only who maintains mkiso reads it;

@@ -73,16 +73,17 @@ def failure_of(error: BaseException, kind: str) -> MkisoError:
         return error
     if not isinstance(error, Exception):
         return stopped(kind)
-    advice = after_a_break(kind, "No disc was made.")
+    # A night that ends has made what it says.
+    advice = after_a_break(kind, "" if kind == "archive" else "No disc was made.")
     if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return StorageFull(f"The disk of mkiso is full. Make room there, then retry the run. {advice}")
+        return StorageFull(f"The disk of mkiso is full. Make room there, then retry the run. {advice}".rstrip())
     what = type(error).__name__
     if isinstance(error, OSError) and error.errno:
         what += f" ({os.strerror(error.errno)})"  # the system's own words, and never the name of a file
     where = "".join(f" at {frame.name}, line {frame.lineno}" for frame in extract_tb(error.__traceback__)[-1:])
     return Unforeseen(
         f"An unexpected fault in mkiso: {what}{where}. fault.txt in the job's folder says more. "
-        f"Retry the run, and tell who maintains mkiso. {advice}"
+        f"Retry the run, and tell who maintains mkiso. {advice}".rstrip()
     )
 
 

@@ -55,3 +55,15 @@ def test_a_night_whose_ledger_takes_nothing_more_ends_in_words(
     )  # without __enter__, which makes this process nice
     assert night.state.is_failed()
     assert ("The disk of mkiso is full." if fault else "ledger") in str(night.state.message)
+
+
+def test_a_night_that_can_make_no_folder_ends_in_words(night: ArchiveRun, disk: Path) -> None:
+    """What is no step of it either: Prefect would write the exception's text into its database."""
+    (disk / "jobs").touch()
+    with pytest.raises(OSError, match="Not a directory") as raised:
+        night.start()
+    assert night.__exit__(raised.type, raised.value, None)
+    assert night.state.is_failed()
+    words = str(night.state.message)
+    assert "An unexpected fault in mkiso: NotADirectoryError" in words and str(disk) not in words
+    assert "No disc was made" not in words  # a night that fails later has made some

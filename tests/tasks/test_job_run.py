@@ -86,6 +86,15 @@ def test_a_job_that_filled_the_disk_makes_room_and_keeps_what_a_retry_needs(
     assert left - {"fault.txt"} == {"job.json", "arrivals-1.2.jsonl", "instances/1.2.3"}
 
 
+def test_a_job_ends_in_words_though_what_it_made_cant_be_removed(begun: Callable[[str], JobRun]) -> None:
+    run = begun("download")
+    run.job.image(1, ".iso").mkdir()  # no file, as none that a disk that fails gives up
+    with run:
+        raise FULL
+    assert run.state.is_failed() and str(run.state.message).endswith("[storage_full]")
+    assert read_report(run.settings.storage, JOB).status == "failed"
+
+
 def test_a_job_goes_on_though_nobody_can_be_told_how_far_it_is(begun: Callable[[str], JobRun], disk: Path) -> None:
     run = begun("print")
     with run:
