@@ -224,8 +224,10 @@ def _read_mark(directory: Path) -> StoreMark | None:
         return read_json(directory / MARK, TypeAdapter(StoreMark))
     except FileNotFoundError:
         return None
-    except Unreadable:
-        raise ArchiveUnusable(f"{directory / MARK} is damaged, so whose store this is can't be told. {ADOPT}") from None
+    except Unreadable as error:
+        state, remedy = (f"can't be read ({error})", "") if error.is_there else ("is damaged", f" {ADOPT}")
+        words = f"{directory / MARK} {state}, so whose store this is can't be told.{remedy}"
+        raise ArchiveUnusable(words) from None
 
 
 def _readable_mark(directory: Path) -> StoreMark | None:

@@ -393,9 +393,14 @@ def _read(path: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     except Unreadable as error:
+        remedy = (
+            "Have the administrator see to that, then ask again."  # and never remove what says that it was ordered
+            if error.is_there
+            else "Look at the robot, have the administrator remove that file, then ask again."
+        )
         raise PrintUncertain(
             f"The order book's page orders/{path.name} can't be read ({error}), so this may have been printed before. "
-            "Look at the robot, have the administrator remove that file, then ask again."
+            f"{remedy}"
         ) from None
 
 

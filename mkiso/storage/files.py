@@ -4,6 +4,7 @@ or not at all.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -25,7 +26,13 @@ MAX_BYTES = 1 << 26
 
 
 class Unreadable(Exception):
-    """In a file's place is something else than what was written there; says what, and none of its content."""
+    """In a file's place is something else than what was written there; says what, and none of its content. `is_there`:
+    what was written may be there, and the system can't read it just now.
+    """
+
+    def __init__(self, words: str, *, is_there: bool = False) -> None:
+        super().__init__(words)
+        self.is_there = is_there
 
 
 @contextmanager
@@ -94,8 +101,9 @@ def read_whole(path: Path) -> bytes:
                 content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise
-    except OSError as error:  # a folder, a link to itself, no permission, a failing disk
-        raise Unreadable(error.strerror or type(error).__name__) from None
+    except OSError as error:  # a folder, a link to itself; too many open files, no permission, a failing disk
+        is_there = error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENXIO)
+        raise Unreadable(error.strerror or type(error).__name__, is_there=is_there) from None
     if len(content) > MAX_BYTES:
         raise Unreadable("it is too large")
     return content

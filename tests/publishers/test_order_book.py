@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Collection
@@ -587,6 +588,21 @@ def test_a_damaged_page_is_no_empty_one(tmp_path: Path) -> None:
             book.ask(MINE)
         assert "confirm_reprint" not in raised.value.words  # it would be refused as well
         assert not book.paths[0].exists()
+
+
+def test_a_page_that_cant_be_read_just_now_is_not_to_be_removed(tmp_path: Path) -> None:
+    """It may be what says that this was ordered."""
+    book = OrderBook.of(tmp_path, ["A"])
+    book.ask(MINE)
+    os.close(first := os.dup(0))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first, before[1]))
+        with pytest.raises(PrintUncertain, match=r"can't be read \(Too many open files\)") as raised:
+            book.pages()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "remove" not in raised.value.words
 
 
 def test_what_changes_a_page_waits_for_who_holds_the_book(tmp_path: Path) -> None:
