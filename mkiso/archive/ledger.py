@@ -20,7 +20,8 @@ from uuid import uuid4
 
 from alembic import command
 from alembic.config import Config
-from alembic.util import CommandError
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
     URL,
     Connection,
@@ -187,7 +188,9 @@ def _damaged(file: str, reason: str) -> LedgerDamaged:
 
 
 def require_file(storage: Storage) -> bool:
-    """Whether there is a ledger under storage.data_dir; all of it is read. Raises LedgerDamaged, LedgerUnavailable."""
+    """Whether there is a ledger under storage.data_dir; all of it is read. Raises ConfigurationError where a newer
+    mkiso has written there, LedgerDamaged, LedgerUnavailable.
+    """
     file = storage.ledger_file
     if not os.path.lexists(file):
         return False
@@ -195,19 +198,22 @@ def require_file(storage: Storage) -> bool:
     try:
         with _told(engine), engine.connect() as connection:
             verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+            if verdict != "ok":
+                raise _damaged(str(file), verdict)
+            _require_known(connection)
     finally:
         engine.dispose()
-    if verdict != "ok":
-        raise _damaged(str(file), verdict)
     return True
 
 
 def require_postgresql(url: str) -> None:
-    """The server of archive.ledger_url answers. Raises ConfigurationError, LedgerUnavailable."""
+    """The server of archive.ledger_url answers, and no newer mkiso has written there. Raises ConfigurationError,
+    LedgerUnavailable.
+    """
     engine = postgresql_engine(url)
     try:
-        with _told(engine), engine.connect():
-            pass
+        with _told(engine), engine.connect() as connection:
+            _require_known(connection)
     finally:
         engine.dispose()
 
@@ -292,13 +298,26 @@ def _begin_postgresql(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection) -> None:
+    _require_known(connection)
+    config = _migrations()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _migrations() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise ConfigurationError(f"The ledger was written by a newer mkiso; update this one. ({error})") from None
+    return config
+
+
+def _require_known(connection: Connection) -> None:
+    """Raises ConfigurationError where the tables are a newer mkiso's."""
+    known = {script.revision for script in ScriptDirectory.from_config(_migrations()).walk_revisions()}
+    if newer := set(MigrationContext.configure(connection).get_current_heads()) - known:
+        raise ConfigurationError(
+            f"The archive's ledger was written by a newer mkiso (tables {', '.join(sorted(newer))}; this one knows "
+            f"{max(known)}): install that one again. To go back all the same, see docs/operating.md, Upgrade."
+        )
 
 
 @contextmanager

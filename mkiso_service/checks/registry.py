@@ -21,6 +21,7 @@ from mkiso.audit.delivery import require_target, undelivered
 from mkiso.config.file import named_in
 from mkiso.config.settings import Settings
 from mkiso.errors import (
+    ConfigurationError,
     LedgerDamaged,
     LedgerUnavailable,
     OrchestratorUnavailable,
@@ -197,6 +198,10 @@ def _ledger(site: Site) -> str:
         if not site.inside:
             raise Unwell("The archive's ledger can't be reached: `mkiso doctor` says why.") from None
         raise Unwell(f"{error.words} Does the server of archive.ledger_url run? Until then no night is done.") from None
+    except ConfigurationError:
+        if site.inside:
+            raise
+        raise Unwell("The archive's ledger can't be used: `mkiso doctor` says why.") from None
     return "PostgreSQL answers"
 
 

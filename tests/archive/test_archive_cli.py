@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from mkiso.archive.catalogue import archived
 from mkiso.archive.days import owe
@@ -296,8 +296,11 @@ def doctors_words(settings: Settings) -> str:
 def test_doctor_reads_the_ledgers_file(tmp_path: Path) -> None:
     settings = Settings.model_validate({"storage": {"data_dir": tmp_path}})
     assert doctors_words(settings) == "begins with the first night"
-    Ledger.open(settings).close()
-    assert doctors_words(settings) == "its file is sound"
+    with Ledger.open(settings) as ledger:
+        assert doctors_words(settings) == "its file is sound"
+        with ledger.writing() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert "a newer mkiso (tables 9999; this one knows" in doctors_words(settings)
 
 
 @pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.lock", "ledger.sqlite-wal"])

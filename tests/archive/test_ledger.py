@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from mkiso.archive import evidence
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, find, lost_studies, report
 from mkiso.archive.days import searched
-from mkiso.archive.ledger import Ledger, clock
+from mkiso.archive.ledger import Ledger, clock, require_file, require_postgresql
 from mkiso.archive.lifecycle import Remedy
 from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed
@@ -79,6 +79,18 @@ def test_a_ledger_of_a_newer_mkiso_is_refused(settings: Settings) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigurationError, match="newer mkiso"):
         Ledger.open(settings)
+    with pytest.raises(
+        ConfigurationError, match=r"newer mkiso \(tables 9999; this one knows \d{4}\): install that one"
+    ):
+        require(settings)
+
+
+def require(settings: Settings) -> None:
+    """What `mkiso doctor` and `/api/health` look at."""
+    if url := settings.archive.ledger_url.get_secret_value():
+        require_postgresql(url)
+    else:
+        require_file(settings.storage)
 
 
 def test_damage_that_a_transaction_comes_upon_is_told(tmp_path: Path) -> None:
