@@ -143,7 +143,10 @@ class Deidentified(Section):
     @classmethod
     def _is_long(cls, secret: SecretStr) -> SecretStr:
         if 0 < len(secret.get_secret_value()) < 32:
-            raise ValueError("is shorter than 32 characters: who guesses it can find the patients of all copies")
+            raise ValueError(
+                "is shorter than 32 characters, and who guesses it can find the patients of all copies: make one with "
+                "`openssl rand -hex 32`"
+            )
         return secret
 
     @field_validator("options")

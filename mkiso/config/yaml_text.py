@@ -133,6 +133,7 @@ _BROKEN_YAML = {
     "found character '\\t'": "a tab begins it: indent with spaces",
     "that cannot start any token": "no text can begin with such a character: put it in quotes",
     "expected ',' or": "a bracket isn't closed, or a text within brackets needs quotes",
+    "<block end>, but found '<scalar>'": "a quote ends before its text, or one above isn't closed; or check the spaces",
     "expected <block end>": "it doesn't begin below the line that it belongs to: check the spaces before it",
     "expected the node content": "something is missing there, or a text needs quotes",
     "unexpected end of stream": "a quote isn't closed",

@@ -597,6 +597,8 @@ def test_no_message_about_any_key_is_in_another_s_words(tmp_path: Path, begins: 
         ("server: {}\npacs: {host: x\n", "line 2: a bracket isn't closed"),
         ("pacs:\n  host: x\n port: 4\n", "line 3: it doesn't begin below the line that it belongs to"),
         ('a: 1\npacs: "x\n\n', "line 2: a quote isn't closed"),
+        ('disc:\n  contact: "x\n  institution: "y"\n', "line 3: a quote ends before its text, or one above"),
+        ("disc:\n  contact: 'Dr. O'Neill'\n", "line 2: a quote ends before its text"),
         ("pacs: {host: @x}", "line 1: no text can begin with such a character: put it in quotes"),
         ("disc:\n  contact: a: b", "line 2: a second colon: put the text in quotes"),
         ("just text", "not a text alone"),
