@@ -240,9 +240,14 @@ class Authentication(_Middleware):
             answer = await answer_mkiso_error(request, NotAllowed(f"{caller.name or 'You'} may not do this: {HELP}"))
         else:
             await self.trail.refused(request, "API key absent or wrong")
-            words = "The API key is missing or wrong. Programs send X-API-Key, mkiso burn takes --api-key-file."
-            if not self.keys.on_page and "x-api-key" not in request.headers:
-                words = "Nobody is signed in: sign in on the first page of this service. A program sends X-API-Key."
+            words = "Nobody is signed in: sign in on the first page of this service. A program sends X-API-Key."
+            if "x-api-key" in request.headers:
+                words = (
+                    "The API key is wrong: it isn't auth.api_key, nor one of auth.keys, as the service read them when "
+                )
+                words += "it started. At the old addresses nginx adds the key: /etc/mkiso/nginx-key.conf has it."
+            elif self.keys.on_page:
+                words = "The API key is missing. Programs send X-API-Key, mkiso burn takes --api-key-file."
             told = {"www-authenticate": 'X-API-Key realm="mkiso"'}
             answer = error_answer(request, Unauthorized.http_status, Unauthorized.code, words, told)
         await answer(scope, receive, send)

@@ -147,6 +147,15 @@ def test_a_page_says_no_more_than_it_was_told(locked: httpx.Client, locked_desk:
     assert locked_desk.asked == []
 
 
+def test_nobody_is_asked_to_sign_in_where_a_proxy_adds_a_wrong_key(locked: httpx.Client) -> None:
+    """Signing in led back to the same page for ever."""
+    with_key, without = (locked.get(PRINT, headers={**LINK, **key}) for key in ({"X-API-Key": "an old key"}, {}))
+    assert (with_key.status_code, without.status_code) == (401, 401)
+    assert "Sign in" in without.text and "The API key is missing." in without.text
+    assert "Sign in" not in with_key.text and "Tell the administrator." in with_key.text
+    assert "/etc/mkiso/nginx-key.conf" in with_key.text
+
+
 def test_a_link_on_a_trusted_page_prints_at_once_and_its_image_does_not(
     locked: httpx.Client, locked_desk: Desk
 ) -> None:

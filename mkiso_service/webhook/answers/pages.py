@@ -160,12 +160,13 @@ def error_page(request: Request, status: int, words: str, code: str, *, other: s
     """What went wrong, for a person whom a link or an address has led here. `other`: where they can sign in as somebody
     else.
     """
-    request_id, signs_in = request_id_of(request.scope), code in _OF_SIGN_IN
-    spoken = language_of(request)
-    path = request.scope["path"]
+    request_id, spoken, path = request_id_of(request.scope), language_of(request), request.scope["path"]
+    keyed = "x-api-key" in request.headers  # added by a proxy, and in the way of each session
+    signs_in = code in _OF_SIGN_IN and not keyed
+    advised = "configuration" if keyed and code == Unauthorized.code else code
     told = {
         "title": spoken.gettext(_error_title(path, signs_in=signs_in)),
-        "advice": advice(code, spoken, look=right_of(path) == "print" and must_look("print", code)),
+        "advice": advice(advised, spoken, look=right_of(path) == "print" and must_look("print", code)),
         "words": words,
     }
     told |= {"door": with_address(HOME, asked_for(request)) if signs_in else "", "other": other}
