@@ -131,6 +131,19 @@ def stored_as(question: Question) -> TransferSyntax:
     return "explicit-le" if question.transfer_syntax == "explicit-le" else "as-archived"
 
 
+def report_of(job_id: str, question: Question) -> JobReport:
+    """As the job's first one."""
+    return JobReport(
+        job_id,
+        question.kind,
+        question.accession_numbers,
+        publisher=question.publisher,
+        format=question.format,
+        transfer_syntax=stored_as(question),
+        selection=question.selection,
+    )
+
+
 class Scripts:
     """Jobs that end in every way, with reports and discs in a real store."""
 
@@ -178,22 +191,7 @@ class Scripts:
         return manifest.disc_id
 
     def report(self, job_id: str, question: Question, **facts: Any) -> Standing:
-        publisher = question.publisher
-        write_report(
-            self.storage,
-            replace(
-                JobReport(
-                    job_id,
-                    question.kind,
-                    question.accession_numbers,
-                    publisher=publisher,
-                    format=question.format,
-                    transfer_syntax=stored_as(question),
-                    selection=question.selection,
-                ),
-                **facts,
-            ),
-        )
+        write_report(self.storage, replace(report_of(job_id, question), **facts))
         return "running"
 
     def done(self, job_id: str, question: Question, **disc: Any) -> Standing:
@@ -227,8 +225,7 @@ class Scripts:
 
     def failed(self, error: MkisoError) -> Script:
         def script(job_id: str, question: Question) -> Standing:
-            report = JobReport(job_id, question.kind, question.accession_numbers, publisher=question.publisher)
-            write_report(self.storage, report.failed(error))
+            write_report(self.storage, report_of(job_id, question).failed(error))
             return "failed"
 
         return script

@@ -362,14 +362,15 @@ def test_enter_in_an_empty_field_says_what_is_missing(browser: Chromium, tmp_pat
         assert clerk.reads("#problem") == "" and not browser.run("document.getElementById('whose').hidden")
 
 
-def test_what_no_pacs_has_is_not_offered_again(browser: Chromium, tmp_path: Path) -> None:
+def test_what_this_page_cant_ask_for_is_not_offered_again(browser: Chromium, tmp_path: Path) -> None:
+    """What no PACS has; a de-identified copy, in whose place the patient's own disc came."""
     settings = settings_in(tmp_path)
-    for number, degraded in (("1", ()), ("2", ("completeness_not_proven",))):
-        job = JobReport(str(uuid4()), "download", (f"S{number}",), status="done", degraded=degraded)
-        write_report(settings.storage, job)
+    copy: dict[str, Any] = {"deidentified": True}
+    for number, facts in (("1", {}), ("2", {"degraded": ("completeness_not_proven",)}), ("3", copy)):
+        write_report(settings.storage, JobReport(str(uuid4()), "download", (f"S{number}",), status="done", **facts))
     with served(settings, Desk()) as client:
         Clerk(browser, str(client.base_url)).come()
-        browser.until("document.querySelectorAll('#jobs > li').length === 2")
+        browser.until("document.querySelectorAll('#jobs > li').length === 3")
         offered = "[...document.querySelectorAll('#jobs .again:not([hidden])')].map((each) => each.ariaLabel)"
         assert browser.run(offered) == ["Make the file again: S1"]
 
@@ -691,6 +692,33 @@ def test_a_clerk_chooses_what_the_file_is(browser: Chromium, tmp_path: Path) -> 
         browser.until("document.querySelectorAll('#jobs .job').length === 2")
         assert [question.format for question in desk.asked] == ["zip", "iso"]
         assert [question.transfer_syntax for question in desk.asked] == ["explicit-le", ""]
+
+
+@pytest.mark.parametrize("chosen", ["zip", "zip-encrypted"])
+def test_what_is_asked_again_is_of_the_same_kind(browser: Chromium, tmp_path: Path, chosen: str) -> None:
+    """An open disc file was offered, and made by an Enter, where an encrypted file had been made."""
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+    desk = Desk(scripts.failed(PacsBusy("A701 from 10.0.0.1.")))
+    with with_pacs(settings, tmp_path / "pacs", "Z1", "Z2") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("Z1")
+        for box in (f"#formats input[value={chosen}]", "#stored"):
+            browser.run(f"document.querySelector({box!r}).click()")
+        browser.run("document.getElementById('make').focus()")
+        clerk.says_yes()
+        clerk.until_reads("#jobs .job .state", "Failed")
+        browser.run("document.querySelector('#jobs .again').focus()")
+        browser.press(" ")
+        clerk.sees()
+        clerk.says_yes()
+        until(lambda: len(desk.asked) == 2)
+        assert [(each.format, each.transfer_syntax) for each in desk.asked] == [(chosen, "explicit-le")] * 2
+        clerk.ask("Z2")
+        clerk.says_yes()
+        until(lambda: len(desk.asked) == 3)
+        assert (desk.asked[-1].format, desk.asked[-1].transfer_syntax) == ("iso", "")
 
 
 def test_without_javascript_the_page_says_so_and_offers_no_form(browser: Chromium, tmp_path: Path) -> None:

@@ -79,12 +79,19 @@ function show() {
   paintRows($("whose"), [...studies, ...whose.priors.map((study) => ({ ...study, is_prior: true }))], (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
   beginChoice(whose, offer);
   beginPriors();
-  if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
+  if (again) asBefore(again);
   offer();
   appeared = performance.now();
   $("whose").hidden = false;
   document.documentElement.style.scrollPaddingTop = `${$("who").offsetHeight + 8}px`; // what has the focus isn't behind the patient
   $(expected()).focus();
+}
+
+// What is asked again is what it was: nobody gets an open file by an Enter where an encrypted one was made.
+function asBefore({ kind, publisher, format, transfer_syntax: stored }) {
+  const [named, value] = kind === "print" ? ["#publishers", publisher] : ["#formats", format];
+  for (const choice of document.querySelectorAll(`${named} input[type="radio"]`)) choice.checked = choice.value === value || choice.checked;
+  $("stored").checked = stored === $("stored").value;
 }
 
 function factsOf(order) { return [ago(order.minutes), order.publisher, ...order.who].join(", "); }
@@ -167,7 +174,7 @@ async function order(...kinds) {
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
     const looked = Boolean(unclear || (again?.looked && again.kind === kind && again.publisher === publisher)); // as the button says
-    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold, looked } : { format, stored }), shown, birthDate });
+    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold, looked, stored: again?.kind === kind && stored } : { format, stored }), shown, birthDate });
     $("problem").textContent = problem;
     if (problem) return;
   }

@@ -221,7 +221,7 @@ function add(id) {
   const current = () => listed.find(({ job }) => job.job_id === id).job;
   item.querySelector(".again").addEventListener("click", () => {
     const job = current();
-    again({ numbers: job.accession_numbers, ...job.selection }, { kind: job.kind, publisher: job.publisher, looked: job.state === "failed" && mustLook(job.kind, job.error, job.proves) });
+    again({ numbers: job.accession_numbers, ...job.selection }, { ...job, looked: job.state === "failed" && mustLook(job.kind, job.error, job.proves) });
   });
   item.querySelector(".cancel").addEventListener("click", async () => {
     const job = current();
@@ -297,7 +297,7 @@ function paint(item, entry) {
   bar.setAttribute("aria-label", gettext("Progress of %(numbers)s", { numbers: numbers(job) }));
   paintStudies(item, job);
   const isSent = job.degraded.includes("completeness_not_proven"); // to an inbox that asks no PACS: it has to be sent again
-  const mayAgain = ended(job) && !isSent && (!failed || job.error);
+  const mayAgain = ended(job) && !isSent && !job.deidentified && (!failed || job.error); // this page asks for no copies
   const looked = failed && job.error && mustLook(job.kind, job.error, job.proves);
   const what = !mayAgain ? "" : looked ? gettext("I have looked: have it made again") : failed ? gettext("Ask again")
     : job.kind === "print" ? gettext("Have another disc made") : gettext("Make the file again");
