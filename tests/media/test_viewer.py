@@ -259,8 +259,10 @@ def test_keys_alone_measure(viewer: Browser) -> None:
     assert viewer.run("document.querySelector('#said').textContent") == "Distance 40 mm"  # 50 pixels of 0.8 mm
     assert viewer.run("document.querySelectorAll('#pane1 .over line').length") == 1
     viewer.press("Escape")
-    viewer.press("ArrowDown")
-    assert facts(viewer).startswith(f"Picture {KEY_IMAGE + 1} of 60")
+    for key, number, lines in (("ArrowDown", KEY_IMAGE + 1, 0), ("ArrowUp", KEY_IMAGE, 1)):  # of its own picture alone
+        viewer.press(key)
+        assert facts(viewer).startswith(f"Picture {number} of 60")
+        assert viewer.run("document.querySelectorAll('#pane1 .over line').length") == lines
 
 
 def test_a_mouse_measures_what_keys_measure(viewer: Browser) -> None:
