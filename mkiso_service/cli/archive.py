@@ -220,7 +220,7 @@ def import_(disc: Path) -> int:
             return 1
         imported = import_volume(ledger, found, Store.visible(ledger), settings.archive.medium, settings.archive.output)
     known = f", {imported.elsewhere} are on other volumes already" if imported.elsewhere else ""
-    click.echo(f"{found.label} {SETTLED[imported.state]} {imported.instances} instances are recorded{known}.")
+    click.echo(f"{found.label} {SETTLED[imported.state]} {_instances(imported.instances)} recorded{known}.")
     return 0
 
 
@@ -336,7 +336,7 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
             else ""
         )
         where = "  ".join(filter(None, (holding.location, holding.path)))
-        what = f"{holding.label}{part}  {holding.medium}  {holding.instances} instances  {holding.state}"
+        what = f"{holding.label}{part}  {holding.medium}  {_instances(holding.instances)}  {holding.state}"
         yield f"  {what}  {where}{read_back}"
 
 
@@ -355,16 +355,22 @@ def _read_back_lines(outcome: ReadBack) -> Iterator[str]:
 
 
 def _night_line(night: NightReport) -> str:
+    from mkiso.storage.room import size_words
+
     dates = f"{night.date_from}" if night.date_from == night.date_to else f"{night.date_from} to {night.date_to}"
     end = f"done {night.finished:%Y-%m-%d %H:%M} UTC" if night.finished else "NOT FINISHED"
     failed = f", {night.failed} FAILED" if night.failed else ""
     waiting = f", {night.undelivered} NOT YET DELIVERED" if night.undelivered else ""
+    found = "1 study" if night.found == 1 else f"{night.found} studies"
     volumes = "1 volume" if night.volumes == 1 else f"{night.volumes} volumes"
-    archived = f"{night.instances} instances on {volumes} ({night.size / 2**30:.1f} GiB)"
+    archived = f"{_instances(night.instances)} on {volumes} ({size_words(night.size)})"
     return (
-        f"{dates}  {'by hand' if not night.scheduled else 'night'}  {end}: {night.found} studies found, "
-        f"{archived}{failed}{waiting}"
+        f"{dates}  {'by hand' if not night.scheduled else 'night'}  {end}: {found} found, {archived}{failed}{waiting}"
     )
+
+
+def _instances(number: int) -> str:
+    return "1 instance" if number == 1 else f"{number} instances"
 
 
 def _failed_line(study: FailedStudy, max_attempts: int) -> str:
