@@ -32,7 +32,7 @@ from mkiso.archive.volumes import (
 from mkiso.config.section import Medium
 from mkiso.errors import ClaimLost, InvalidRequest
 from mkiso.storage.files import Unreadable, read_json
-from mkiso.study.models import DiscFile, Volume
+from mkiso.study.models import DiscFile, Volume, instances_words
 
 DISC = "disc"
 """What stands for `output` of a volume that was imported from a disc."""
@@ -114,8 +114,8 @@ def _require_same(connection: Connection, volume_id: int, found: FoundVolume) ->
     }
     if lacking:
         raise InvalidRequest(
-            f"This isn't the volume that the ledger has as {found.label}: {len(lacking)} instances that are owed of "
-            "that one don't lie on it. Nothing was changed."
+            f"This isn't the volume that the ledger has as {found.label}: what is owed of that one doesn't all lie on "
+            f"it ({instances_words(len(lacking))} missing). Nothing was changed."
         )
 
 

@@ -206,6 +206,7 @@ def import_(disc: Path) -> int:
     from mkiso.archive.store import Store
     from mkiso.config.file import load
     from mkiso.errors import ProofFailed
+    from mkiso.study.models import instances_words
     from mkiso_service.cli.archive_discs import found_volume
     from mkiso_service.cli.display import bar_of_bytes
 
@@ -220,7 +221,7 @@ def import_(disc: Path) -> int:
             return 1
         imported = import_volume(ledger, found, Store.visible(ledger), settings.archive.medium, settings.archive.output)
     known = f", {imported.elsewhere} are on other volumes already" if imported.elsewhere else ""
-    click.echo(f"{found.label} {SETTLED[imported.state]} {_instances(imported.instances)} recorded{known}.")
+    click.echo(f"{found.label} {SETTLED[imported.state]} {instances_words(imported.instances)} recorded{known}.")
     return 0
 
 
@@ -327,6 +328,8 @@ def _files_of(descriptor: int, contents: Contents) -> Iterator[tuple[str, int, s
 
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
+    from mkiso.study.models import instances_words
+
     yield f"{finding.accession_number or '(no accession number)'}  {finding.study_date}  {finding.study_instance_uid}"
     for holding in finding.holdings:
         part = f"  {holding.number} of {holding.total}" if holding.total > 1 else ""
@@ -336,7 +339,7 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
             else ""
         )
         where = "  ".join(filter(None, (holding.location, holding.path)))
-        what = f"{holding.label}{part}  {holding.medium}  {_instances(holding.instances)}  {holding.state}"
+        what = f"{holding.label}{part}  {holding.medium}  {instances_words(holding.instances)}  {holding.state}"
         yield f"  {what}  {where}{read_back}"
 
 
@@ -356,6 +359,7 @@ def _read_back_lines(outcome: ReadBack) -> Iterator[str]:
 
 def _night_line(night: NightReport) -> str:
     from mkiso.storage.room import size_words
+    from mkiso.study.models import instances_words
 
     dates = f"{night.date_from}" if night.date_from == night.date_to else f"{night.date_from} to {night.date_to}"
     end = f"done {night.finished:%Y-%m-%d %H:%M} UTC" if night.finished else "NOT FINISHED"
@@ -363,14 +367,10 @@ def _night_line(night: NightReport) -> str:
     waiting = f", {night.undelivered} NOT YET DELIVERED" if night.undelivered else ""
     found = "1 study" if night.found == 1 else f"{night.found} studies"
     volumes = "1 volume" if night.volumes == 1 else f"{night.volumes} volumes"
-    archived = f"{_instances(night.instances)} on {volumes} ({size_words(night.size)})"
+    archived = f"{instances_words(night.instances)} on {volumes} ({size_words(night.size)})"
     return (
         f"{dates}  {'by hand' if not night.scheduled else 'night'}  {end}: {found} found, {archived}{failed}{waiting}"
     )
-
-
-def _instances(number: int) -> str:
-    return "1 instance" if number == 1 else f"{number} instances"
 
 
 def _failed_line(study: FailedStudy, max_attempts: int) -> str:

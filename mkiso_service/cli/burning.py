@@ -95,7 +95,7 @@ def burn_into(
         with bar_of_bytes(console, "writing and reading back") as moved:
             written = unpack(files[0], folder, moved)
     console.print(
-        f"[bold]{escape(str(folder))}[/]  {job.discs[0].instances} instances in {written.files} files, "
+        f"[bold]{escape(str(folder))}[/]  {instances_words(job.discs[0].instances)} in {written.files} files, "
         f"{size_words(written.size)}, proved: each was read back and is what the service proved."
     )
     return job, [folder]

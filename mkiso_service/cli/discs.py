@@ -167,6 +167,7 @@ def print_(
     from rich.console import Console
 
     from mkiso.languages import SOURCE, language
+    from mkiso.study.models import instances_words
     from mkiso_service.cli.display import show_job
     from mkiso_service.counting import ago
 
@@ -181,7 +182,7 @@ def print_(
     meaning = {"queued": "has taken it and will make the disc", "done": "has made the disc"}.get(
         state.proves, "has taken it"
     )
-    console.print(f"{state.publisher} {meaning}: {state.written or state.received} instances. Job {job_id}")
+    console.print(f"{state.publisher} {meaning}: {instances_words(state.written or state.received)}. Job {job_id}")
     if as_json:
         tell({"job": state, "made_before_minutes": order.get("made_before_minutes")})
 

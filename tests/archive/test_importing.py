@@ -115,7 +115,7 @@ def test_another_disc_under_a_lost_volumes_label_leaves_everything_owed(ledger: 
     withdraw(ledger, LABEL)
     store = Store.open(ledger)
     with pytest.raises(
-        InvalidRequest, match="This isn't the volume that the ledger has as A20260213_0001: 1 instances"
+        InvalidRequest, match=r"This isn't the volume that the ledger has as A20260213_0001: .* \(1 instance missing"
     ):
         import_volume(ledger, found_volume(in_store(store, image)), store, "dvd", "store")
     assert [study.study_instance_uid for study in lost_studies(ledger)] == ["1.2"]
