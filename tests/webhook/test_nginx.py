@@ -22,7 +22,7 @@ from mkiso_service.prefect.orchestrator import Standing
 from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
-from tests.webhook.nginx import Nginx, certificate
+from tests.webhook.nginx import FILES, Nginx, certificate
 from tests.webhook.pacs import with_pacs
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")]
@@ -333,6 +333,24 @@ def test_the_change_over_side_by_side(front: Front) -> None:
     answer = front.get("/mkiso.php?accession_number=A&mkiso_side=php", headers={"X-API-Key": "x"})
     assert answer.text == "php /mkiso.php?accession_number=A&mkiso_side=php key=None"
     assert len(front.get("/mkiso.php?accession_number=A&mkiso_side=mkiso").content) == 37773
+
+
+def test_after_the_change_over_php_is_taken_out_as_its_page_says(tmp_path: Path) -> None:
+    """Without changeover.conf alone nginx didn't start any more."""
+    page = (FILES.parents[1] / "docs" / "changeover.md").read_text()
+    [commands] = re.findall(r"```\n(sed .*?)nginx -t", page, re.DOTALL)
+    (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
+    settings = settings_in(tmp_path / "data")
+    replacements = {
+        "/etc/mkiso/nginx-key.conf": str(tmp_path / "key.conf"),
+        "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}",
+    }
+    nginx = Nginx(tmp_path, replacements)
+    subprocess.run(["sh", "-ec", commands.replace("/etc/nginx/", f"{tmp_path}/")], check=True)
+    assert "mkiso_php" not in "".join(file.read_text() for file in (tmp_path / "mkiso").iterdir())
+    with served(settings, Desk(Scripts(settings.storage).done)), nginx:
+        old = f"http://127.0.0.1:{nginx.port}/mkiso.php?accession_number=A1&mkiso_side=php"
+        assert httpx.get(old, trust_env=False, timeout=LONG).headers["content-type"] == "application/vnd.efi.iso"
 
 
 def test_one_client_that_asks_without_end_is_told_429(tmp_path: Path) -> None:
