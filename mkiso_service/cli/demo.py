@@ -97,9 +97,11 @@ class Place:
         return self.folder / "peers" / "studies" / accession_number
 
     def sending(self, accession_number: str) -> list[str]:
-        """The command by which a console sends a study to the inbox: pynetdicom's."""
-        command = [sys.executable, "-P", "-m", "pynetdicom", "storescu", "127.0.0.1", str(self.ports["receiver"])]
-        return [*command, str(self.study(accession_number)), "-r", "-cx", "-aet", CONSOLE, "-aec", INBOX]
+        """The command by which a console sends a study to the inbox. pynetdicom's own may wait for nothing on a busy
+        machine (mkiso.demo.steady).
+        """
+        command = [sys.executable, "-P", "-m", "mkiso.demo.console", str(self.study(accession_number))]
+        return [*command, f"{INBOX}@127.0.0.1:{self.ports['receiver']}", "--ae-title", CONSOLE]
 
     @property
     def url(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -116,6 +117,22 @@ def test_it_moves_every_kind_as_it_lies_in_its_file(tmp_path: Path) -> None:
         moved = move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)
         assert moved.returncode == 0, moved.stderr
         assert by_uid(scp.files()) == by_uid(files)
+
+
+@pytest.mark.peer
+def test_a_console_sends_a_folder_and_says_what_was_taken(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "corpus", "A1", kinds=EVERY_KIND, patient=THAI)
+    console = [sys.executable, "-m", "mkiso.demo.console", str(tmp_path / "corpus")]
+    with Storescp(tmp_path / "scp") as scp:
+        port = scp.port
+        sent = subprocess.run([*console, f"BURN@127.0.0.1:{port}"], capture_output=True, text=True, timeout=LONG)
+        assert (sent.returncode, sent.stdout) == (
+            0,
+            f"BURN@127.0.0.1:{port} took {len(files)} of {len(files)} files.\n",
+        )
+        assert by_uid(scp.files()) == by_uid(files)
+    nobody = subprocess.run([*console, f"BURN@127.0.0.1:{port}"], capture_output=True, text=True, timeout=LONG)
+    assert nobody.returncode == 1 and "didn't take the association" in nobody.stdout
 
 
 @pytest.mark.peer
