@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from mkiso.config.storage import Storage
-from mkiso.storage.files import Unreadable, read_json
+from mkiso.storage.files import find_json
 
 START_SECONDS = 60
 """How long a process may take to be there when it is started."""
@@ -30,10 +30,7 @@ class ProcessState(TypedDict, total=False):
 
 def process_states(storage: Storage) -> dict[str, ProcessState]:
     """What the supervisor last wrote of each process. Empty where no `mkiso serve` runs in this folder."""
-    try:
-        return read_json(states_file(storage), TypeAdapter(dict[str, ProcessState]))
-    except (FileNotFoundError, Unreadable):
-        return {}
+    return find_json(states_file(storage), TypeAdapter(dict[str, ProcessState])) or {}
 
 
 def called(name: str) -> str:

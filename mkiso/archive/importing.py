@@ -31,7 +31,7 @@ from mkiso.archive.volumes import (
 )
 from mkiso.config.section import Medium
 from mkiso.errors import ClaimLost, InvalidRequest
-from mkiso.storage.files import Unreadable, read_json
+from mkiso.storage.files import find_json
 from mkiso.study.models import DiscFile, Volume, instances_words
 
 DISC = "disc"
@@ -156,11 +156,8 @@ def _new(connection: Connection, ledger: Ledger, found: FoundVolume, medium: Med
 def _set_of(found: FoundVolume) -> tuple[int, int]:
     """Which volume of its set it is, as the manifest beside it says; 1 of 1 where there is none."""
     for manifest in (found.where.with_suffix(".json"), found.where.parent / "manifest.json"):
-        try:
-            volume = read_json(manifest, TypeAdapter(Volume))
-        except (FileNotFoundError, Unreadable):
-            continue
-        return volume.number, volume.total
+        if volume := find_json(manifest, TypeAdapter(Volume)):
+            return volume.number, volume.total
     return 1, 1
 
 

@@ -17,7 +17,7 @@ from mkiso.archive.volumes import ArchiveVolume
 from mkiso.audit.messages import Left
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.layout import Layout
-from mkiso.storage.files import Unreadable, read_json, write_whole
+from mkiso.storage.files import find_json, write_whole
 from mkiso.study.gate import Part
 from mkiso.study.models import sop_classes_of
 
@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 """Its name while the volume waits in the data directory."""
 _WHOSE = "whose.json"
 _LEFT = TypeAdapter(Left)
+_MANIFEST = TypeAdapter(dict[str, Any])
 
 
 def new_manifest(layout: Layout, sha256: str) -> str:
@@ -62,18 +63,13 @@ def write_down_whose(volume: ArchiveVolume, part: Part) -> None:
 
 def whose(volume: ArchiveVolume) -> Left:
     """What leaves where a volume does; of one that was imported, or made before this was kept, only how much."""
-    try:
-        return read_json(volume.folder / _WHOSE, _LEFT)
-    except (FileNotFoundError, Unreadable):
-        return Left({}, {}, volume.instances)
+    return find_json(volume.folder / _WHOSE, _LEFT) or Left({}, {}, volume.instances)
 
 
 def manifest_of(ledger: Ledger, volume: ArchiveVolume) -> str:
     """The manifest that was written when the volume was made; where it is lost, what the ledger has of it."""
-    try:
-        return json.dumps(read_json(volume.folder / MANIFEST, TypeAdapter(dict[str, Any])), indent=1)
-    except (FileNotFoundError, Unreadable):
-        return _from_the_ledger(ledger, volume)
+    written = find_json(volume.folder / MANIFEST, _MANIFEST)
+    return _from_the_ledger(ledger, volume) if written is None else json.dumps(written, indent=1)
 
 
 def _from_the_ledger(ledger: Ledger, volume: ArchiveVolume) -> str:

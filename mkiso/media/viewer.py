@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from mkiso.config.disc import Viewer
 from mkiso.errors import ConfigurationError
 from mkiso.media.names import HOWTO, short_names, told_by
-from mkiso.storage.files import Unreadable, read_json, sha256_of, write_whole
+from mkiso.storage.files import find_json, sha256_of, write_whole
 from mkiso.study.models import DiscFile
 
 OWN_ROOT_NAMES = frozenset(
@@ -111,7 +111,7 @@ def _executable(viewer: Viewer, place: PurePosixPath, inside: Mapping[PurePosixP
 
 
 def _hashes(inside: Mapping[PurePosixPath, Path], directory: Path, hashes_file: Path) -> dict[PurePosixPath, str]:
-    remembered = _remembered(hashes_file)
+    remembered = find_json(hashes_file, TypeAdapter(dict[str, str])) or {}
     known: dict[str, str] = {}
     hashes: dict[PurePosixPath, str] = {}
     for path, source in inside.items():
@@ -123,10 +123,3 @@ def _hashes(inside: Mapping[PurePosixPath, Path], directory: Path, hashes_file: 
         with suppress(OSError):  # no disc is refused for what is only remembered
             write_whole(hashes_file, json.dumps(known))
     return hashes
-
-
-def _remembered(hashes_file: Path) -> dict[str, str]:
-    try:
-        return read_json(hashes_file, TypeAdapter(dict[str, str]))
-    except (FileNotFoundError, Unreadable):
-        return {}

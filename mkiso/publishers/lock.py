@@ -6,7 +6,6 @@ patient that come too soon after each other become one disc, or a half study and
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from mkiso.errors import PublisherUnavailable
 from mkiso.publishers.protocol import Watch
-from mkiso.storage.files import clock_of, seconds_old
+from mkiso.storage.files import clock_of, descriptor_of, locked, seconds_old
 
 POLL_SECONDS = 0.2
 
@@ -29,24 +28,15 @@ def publisher_lock(lock: Path, publisher: str, watch: Watch) -> Iterator[Callabl
     Raises PublisherUnavailable where the caller stops waiting.
     """
     lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with ExitStack() as held:
-        held.callback(os.close, descriptor)
-        while not _locked(descriptor):
+        descriptor = held.enter_context(descriptor_of(lock, os.O_RDWR | os.O_CREAT))
+        while not locked(descriptor):
             watch.progress(f"waiting for another print (at {publisher})", 0, 0)
             if watch.stop.wait(POLL_SECONDS):
                 raise PublisherUnavailable(
                     f"The print was stopped while it waited for another print at {publisher}; nothing was sent."
                 )
         yield held.close
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class Settling:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mkiso.config.storage import Storage
 from mkiso.dataset.header import read_header
@@ -35,6 +35,7 @@ from mkiso.lines import append_line
 from mkiso.storage.files import (
     Unreadable,
     alone_in,
+    json_lines,
     read_json,
     read_whole,
     seconds_old,
@@ -157,7 +158,7 @@ class PushedStudy:
         for.
         """
         self._asked()
-        lines = {line.sop_instance_uid: line for line in self._lines()}
+        lines = {line.sop_instance_uid: line for line in json_lines(self.folder / "arrivals.jsonl", _LINE)}
         try:
             names = sorted(name for name in os.listdir(self.instances_dir) if is_uid(name))  # noqa: PTH208
         except FileNotFoundError:
@@ -214,15 +215,6 @@ class PushedStudy:
             return frozenset()
         except Unreadable as error:
             raise self._damaged(error) from None
-
-    def _lines(self) -> Iterator[Line]:
-        try:
-            lines = read_whole(self.folder / "arrivals.jsonl").splitlines()
-        except (FileNotFoundError, Unreadable):
-            return
-        for line in lines:
-            with suppress(ValidationError):  # a line that a crash cut short
-                yield _LINE.validate_json(line, strict=True)
 
     def _arrival(self, name: str, line: Line | None) -> Arrival:
         path = self.instances_dir / name

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
 from mkiso.lines import append_line
-from mkiso.storage.files import Unreadable, read_whole
+from mkiso.storage.files import json_lines
 from mkiso.storage.report_files import ASKED, file_of, make_folder
 from mkiso.study.selection import EVERYTHING, Selection
 
@@ -92,15 +92,5 @@ def askings_of(storage: Storage, job_id: str) -> tuple[Asking, ...]:
 
 
 def read_askings(file: Path) -> tuple[Asking, ...]:
-    """Everybody who asked, the first first; what a power cut or a full disk has left of a line is passed over."""
-    try:
-        lines = read_whole(file).splitlines()
-    except (FileNotFoundError, Unreadable):
-        return ()
-    found = []
-    for line in lines:
-        try:
-            found.append(_ASKING.validate_json(line))
-        except ValidationError:
-            continue
-    return tuple(found)
+    """Everybody who asked, the first first."""
+    return tuple(json_lines(file, _ASKING))

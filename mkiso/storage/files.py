@@ -119,6 +119,23 @@ def read_json(path: Path, kind: TypeAdapter[T]) -> T:
         raise Unreadable("it isn't what was written") from None
 
 
+def find_json(path: Path, kind: TypeAdapter[T]) -> T | None:
+    """As read_json; None where that can't be read."""
+    with suppress(FileNotFoundError, Unreadable):
+        return read_json(path, kind)
+    return None
+
+
+def json_lines(path: Path, kind: TypeAdapter[T]) -> Iterator[T]:
+    """What was added as lines of JSON (mkiso.lines), the first first; what a power cut or a full disk has left of a
+    line is passed over.
+    """
+    with suppress(FileNotFoundError, Unreadable):
+        for line in read_whole(path).splitlines():
+            with suppress(ValidationError):
+                yield kind.validate_json(line, strict=True)
+
+
 def sync_file(path: Path) -> None:
     """Make a file's bytes reach the disk."""
     with path.open("rb") as file:
@@ -171,6 +188,17 @@ def seconds_old(path: Path, now: float | None = None) -> float:
     return max(0.0, now - changed)
 
 
+def locked(descriptor: int) -> bool:
+    """Whether this file is locked for us alone now: not where somebody else holds it. The kernel frees it when the
+    descriptor is closed, or the process dies.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def hold(folder: Path) -> int:
     """Make a folder and hold it, so that `alone_in` finds somebody there; the descriptor to close. The kernel lets go
     of it when the process dies.
@@ -190,12 +218,7 @@ def hold(folder: Path) -> int:
 def alone_in(folder: Path) -> Iterator[bool]:
     """Whether nobody holds a folder; nobody can until the `with` ends. Raises FileNotFoundError."""
     with descriptor_of(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield locked(descriptor)
 
 
 def is_uuid(text: str) -> bool:

@@ -23,11 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mkiso.config.settings import Settings
 from mkiso.lines import append_line
-from mkiso.storage.files import Unreadable, read_json, read_whole, sha256_of, write_whole
+from mkiso.storage.files import find_json, json_lines, sha256_of, write_whole
 from mkiso.storage.spare_files import clear_away
 from mkiso.study.models import Arrival
 
@@ -113,10 +113,7 @@ class Job:
         """What job.json holds; empty before the first note, and where it is damaged: then nothing of an earlier attempt
         is kept.
         """
-        try:
-            return read_json(self.folder / "job.json", _FACTS)
-        except (FileNotFoundError, Unreadable):
-            return {}
+        return find_json(self.folder / "job.json", _FACTS) or {}
 
     @property
     def has_stored(self) -> bool:
@@ -176,14 +173,6 @@ class Job:
         return self.folder / _ARRIVALS.format(study_instance_uid)
 
     def _written_down(self, file: Path) -> Iterator[Arrival]:
-        try:
-            lines = read_whole(file).splitlines()
-        except (FileNotFoundError, Unreadable):
-            return
-        for line in lines:
-            try:
-                arrival = _ARRIVAL.validate_json(line, strict=True)
-            except ValidationError:  # a line that a crash cut short
-                continue
+        for arrival in json_lines(file, _ARRIVAL):
             if arrival.path.name:
                 yield replace(arrival, path=self.instances_dir / arrival.path.name)

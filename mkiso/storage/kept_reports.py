@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from mkiso.config.storage import Storage
 from mkiso.storage.askings import Asking, read_askings
-from mkiso.storage.files import Unreadable, is_uuid, read_json, write_whole
+from mkiso.storage.files import find_json, is_uuid, write_whole
 from mkiso.storage.report import JobReport, report_in
 from mkiso.storage.report_files import ASKED, REPORT, ReportFolder, report_folders
 from mkiso.study.question import OfQuestion, what_is_asked
@@ -81,7 +81,7 @@ class KeptReports:
 
     def counts(self) -> Counts:
         """Of all that is kept. What a folder counted is kept beside the folders, also for other processes."""
-        before, total = self._counted or _summed(_read_counted(self._storage))
+        before, total = self._counted or _summed(find_json(_counts_file(self._storage), _COUNTED) or {})
         there, others = {}, []
         for folder in report_folders(self._storage):
             name = folder.path.rpartition("/")[2]
@@ -232,10 +232,3 @@ def sum_of(counts: Iterable[Counts]) -> Counts:
 
 def _counts_file(storage: Storage) -> Path:
     return storage.reports_dir / "counts.json"
-
-
-def _read_counted(storage: Storage) -> dict[str, _Counted]:
-    try:
-        return read_json(_counts_file(storage), _COUNTED)
-    except (FileNotFoundError, Unreadable):
-        return {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from mkiso.config.storage import Storage
-from mkiso.storage.files import Unreadable, moment_of, read_json, write_whole
+from mkiso.storage.files import find_json, moment_of, write_whole
 
 LEAP_SECONDS = 7 * 86_400
 """So long after the last round a clock is rather wrong than a machine was off."""
@@ -46,12 +46,12 @@ def after(before: Rounds | None, now: float) -> Rounds:
 def begin_round(storage: Storage) -> None:
     """Write a round down."""
     with suppress(OSError):  # on a full disk housekeeping makes room all the same
-        write_whole(storage.rounds_file, _ROUNDS.dump_json(after(_read(storage), time.time())))
+        write_whole(storage.rounds_file, _ROUNDS.dump_json(after(find_json(storage.rounds_file, _ROUNDS), time.time())))
 
 
 def why_resting(storage: Storage) -> str:
     """Why housekeeping removes nothing now, in words; empty where it does."""
-    rounds = _read(storage)
+    rounds = find_json(storage.rounds_file, _ROUNDS)
     if rounds is None or not rounds.rests(time.time()):
         return ""
     return (
@@ -59,10 +59,3 @@ def why_resting(storage: Storage) -> str:
         f"has gone from {moment_of(rounds.before_leap)} to {moment_of(rounds.after_leap)} without a round: set the "
         "clock right if it is wrong; if mkiso was off so long, nothing is to be done."
     )
-
-
-def _read(storage: Storage) -> Rounds | None:
-    try:
-        return read_json(storage.rounds_file, _ROUNDS)
-    except (FileNotFoundError, Unreadable):
-        return None

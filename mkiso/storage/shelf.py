@@ -29,7 +29,16 @@ from pydantic import AwareDatetime, TypeAdapter
 from mkiso.config.section import TransferSyntax
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.storage.files import Unreadable, is_uuid, read_json, seconds_old, sha256_of, sync_folder, write_whole
+from mkiso.storage.files import (
+    Unreadable,
+    find_json,
+    is_uuid,
+    read_json,
+    seconds_old,
+    sha256_of,
+    sync_folder,
+    write_whole,
+)
 from mkiso.storage.marks import NOT_KEPT, ProvedImage
 from mkiso.study.selection import EVERYTHING, Selection
 
@@ -317,11 +326,9 @@ _SEEN = TypeAdapter(_Seen)
 
 def last_seen(storage: Storage, disc: Manifest) -> tuple[Appearance | None, datetime]:
     """What a disc's image looked like when it was last read whole and right, and when; None and long ago if unknown."""
-    try:
-        seen = read_json(_folder(storage, disc.disc_id) / "seen.json", _SEEN)
+    if seen := find_json(_folder(storage, disc.disc_id) / "seen.json", _SEEN):
         return Appearance(seen.size, seen.mtime_ns, seen.ctime_ns), seen.when
-    except (FileNotFoundError, Unreadable):
-        return None, datetime.fromtimestamp(0, UTC)
+    return None, datetime.fromtimestamp(0, UTC)
 
 
 def note_seen(storage: Storage, disc: Manifest, appearance: Appearance) -> None:

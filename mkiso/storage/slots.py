@@ -11,8 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+
+from mkiso.storage.files import descriptor_of, locked
 
 POLL_SECONDS = 0.05
 CLERKS = "clerks"
@@ -54,9 +56,7 @@ def slot_behind_clerks(folder: Path, count: int) -> Iterator[threading.Event]:
 
 
 def _are_there(clerks: int) -> bool:
-    try:
-        fcntl.flock(clerks, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locked(clerks):
         return True
     fcntl.flock(clerks, fcntl.LOCK_UN)
     return False
@@ -64,34 +64,19 @@ def _are_there(clerks: int) -> bool:
 
 @contextmanager
 def _one_of(folder: Path, count: int) -> Iterator[int]:
-    files = [_open(folder, f"{number}.slot") for number in range(count)]
-    try:
+    with ExitStack() as opened:
+        files = [opened.enter_context(_opened(folder, f"{number}.slot")) for number in range(count)]
         yield _first_free(files)
-    finally:
-        for file in files:
-            os.close(file)
 
 
 def _first_free(files: list[int]) -> int:
     while True:
         for number, file in enumerate(files):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            return number
+            if locked(file):
+                return number
         time.sleep(POLL_SECONDS)
 
 
-@contextmanager
-def _opened(folder: Path, name: str) -> Iterator[int]:
-    file = _open(folder, name)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _open(folder: Path, name: str) -> int:
+def _opened(folder: Path, name: str) -> AbstractContextManager[int]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return descriptor_of(folder / name, os.O_RDWR | os.O_CREAT)
