@@ -12,14 +12,7 @@ from uuid import UUID
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterEndTime,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 
@@ -104,9 +97,8 @@ def standings(job_ids: Collection[str]) -> dict[str, Standing]:
     asked = [UUID(job_id) for job_id in job_ids if is_uuid(job_id)]
     with get_client(sync_client=True) as client:
         for start in range(0, len(asked), BATCH):
-            for run in client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + BATCH])), limit=BATCH
-            ):
+            some = FlowRunFilter.model_validate({"id": {"any_": asked[start : start + BATCH]}})
+            for run in client.read_flow_runs(flow_run_filter=some, limit=BATCH):
                 told[str(run.id)] = _standing_of(run.state_type)
     return told
 
@@ -134,12 +126,12 @@ def remove_old_runs() -> None:
 
 def remove_runs(oldest: datetime) -> int:
     """Remove mkiso's own runs that ended before then; how many went."""
-    ended = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
-        end_time=FlowRunFilterEndTime(before_=oldest),
-        tags=FlowRunFilterTags(all_=[OURS]),
-    )
-    removed = 0
+    wanted = {
+        "state": {"type": {"any_": [*TERMINAL_STATES]}},
+        "end_time": {"before_": oldest},
+        "tags": {"all_": [OURS]},
+    }
+    ended, removed = FlowRunFilter.model_validate(wanted), 0
     with get_client(sync_client=True) as client:
         while runs := client.read_flow_runs(flow_run_filter=ended, limit=BATCH):
             for run in runs:

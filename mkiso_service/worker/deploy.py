@@ -7,16 +7,7 @@ from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    DeploymentFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import StateType, WorkQueue
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
@@ -67,8 +58,8 @@ async def end_stranded(settings: Settings) -> int:
     """
     async with get_client() as client:
         there = await _deployments_there(client, settings)
-        ours = DeploymentFilter(id=DeploymentFilterId(any_=[each.id for each in there.values()]))
-        waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+        ours = DeploymentFilter.model_validate({"id": {"any_": [each.id for each in there.values()]}})
+        waiting = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.SCHEDULED]}}})
         runs = await client.read_flow_runs(flow_run_filter=waiting, deployment_filter=ours) if there else []
         stranded = [run for run in runs if run.work_queue_id is None]
         for run in stranded:
@@ -78,9 +69,11 @@ async def end_stranded(settings: Settings) -> int:
 
 async def _deployments_there(client: PrefectClient, settings: Settings) -> dict[str, DeploymentResponse]:
     """Our deployments in our work pool, by name."""
-    names = DeploymentFilterName(any_=[each.name for each in deployments(settings.archive)])
-    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[settings.prefect.work_pool]))
-    there = await client.read_deployments(deployment_filter=DeploymentFilter(name=names), work_pool_filter=pool)
+    ours = {"name": {"any_": [each.name for each in deployments(settings.archive)]}}
+    there = await client.read_deployments(
+        deployment_filter=DeploymentFilter.model_validate(ours),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [settings.prefect.work_pool]}}),
+    )
     return {each.name: each for each in there}
 
 

@@ -7,14 +7,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import TERMINAL_STATES
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -53,12 +46,10 @@ async def catch_up(settings: Settings) -> None:
 async def _start(archive: Archive, now: datetime) -> None:
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(NIGHTLY_ARCHIVE)
-        on_its_way = FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))),
-            expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
-        )
+        on_its_way = {"state": {"type": {"not_any_": [*TERMINAL_STATES]}}, "expected_start_time": {"before_": now}}
         if await client.read_flow_runs(
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])), flow_run_filter=on_its_way
+            deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment.id]}}),
+            flow_run_filter=FlowRunFilter.model_validate(on_its_way),
         ):
             return
         night = last_fire(archive.schedule, archive.timezone, now)

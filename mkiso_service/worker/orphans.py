@@ -14,13 +14,7 @@ from typing import Literal
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
+from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType, Worker
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Scheduled
 
@@ -214,11 +208,8 @@ def _looks(run: FlowRun, before: tuple[UUID | None, int] | None) -> int:
 
 async def active_runs(client: PrefectClient, pool: str) -> list[FlowRun]:
     """The runs that Prefect counts as active."""
-    active = FlowRunFilter(
-        state=FlowRunFilterState(
-            type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
-        )
-    )
+    active = {"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]}}}
     return await client.read_flow_runs(
-        flow_run_filter=active, work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+        flow_run_filter=FlowRunFilter.model_validate(active),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
     )
