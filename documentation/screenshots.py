@@ -15,9 +15,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mkiso.formats.folder import unpack
 from mkiso_service.cli.burning import burn
 from mkiso_service.cli.client import Client, DiscRequest, ServiceError
-from mkiso_service.cli.demo import PHANTOM, SHARED_ACCESSION_NUMBER, Place, prepare, running, unpack
+from mkiso_service.cli.demo import PHANTOM, SHARED_ACCESSION_NUMBER, Place, prepare, running
 from peers.chromium import Chromium
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
@@ -37,6 +38,7 @@ def main() -> None:
             browser.size(WIDTH, HEIGHT)
             burn(console, client, DiscRequest([PHANTOM]), place.folder / f"{PHANTOM}.iso")
             _counter(browser, place)
+            (place.folder / PHANTOM).mkdir()
             unpack(place.folder / f"{PHANTOM}.iso", place.folder / PHANTOM)
             _viewer(browser, place.folder / PHANTOM)
             with suppress(ServiceError):  # of two patients

@@ -67,17 +67,17 @@ def words(outcome: Outcome) -> str:
     said = [outcome.stopped] if outcome.stopped else []
     if outcome.failed:
         said.append(
-            f"NOT ARCHIVED: {len(outcome.failed)} of {_studies(outcome.found)}: {_listed(outcome.failed)}. "
+            f"NOT ARCHIVED: {len(outcome.failed)} of {_studies(outcome.found)}: {listed(outcome.failed)}. "
             "The table of this run has the reasons; the next night tries them again."
         )
     if outcome.unusable:
         said.append(
             f"NOT ARCHIVED, because the PACS gives {_studies(len(outcome.unusable))} no Study Instance UID that is "
-            f"one, or the same to several patients: {_listed(outcome.unusable)}. Have it corrected."
+            f"one, or the same to several patients: {listed(outcome.unusable)}. Have it corrected."
         )
     if outcome.given_up:
         said.append(
-            f"NOT ARCHIVED, and tried no more after archive.max_attempts: {_listed(outcome.given_up)}. `mkiso archive "
+            f"NOT ARCHIVED, and tried no more after archive.max_attempts: {listed(outcome.given_up)}. `mkiso archive "
             "report` says why. Have it mended and run the archive by hand for its date, or give it up: `mkiso archive "
             f"settle {outcome.given_up[0]} --forget`."
         )
@@ -125,8 +125,8 @@ def dry_run_words(
     tells what it holds, or none has it wholly.
     """
     counted = "an unknown number of images" if images is None else images_words(images)
-    untold_words = f" What the PACS holds of these couldn't be found out: {_listed(untold)}." if untold else ""
-    given_up_words = f" Given up after archive.max_attempts: {_listed(given_up)}." if given_up else ""
+    untold_words = f" What the PACS holds of these couldn't be found out: {listed(untold)}." if untold else ""
+    given_up_words = f" Given up after archive.max_attempts: {listed(given_up)}." if given_up else ""
     return (
         f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted}. Nothing was "
         f"archived.{given_up_words}{untold_words}"
@@ -149,5 +149,6 @@ def _volumes(labels: Sequence[str]) -> str:
     return labels[0] if len(labels) == 1 else f"{len(labels)} volumes ({labels[0]} to {labels[-1]})"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """NAMED of them, and how many more there are."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
-from mkiso.archive.night_outcome import NAMED
+from mkiso.archive.night_outcome import NAMED, listed
 from mkiso.archive.paging import Answer, is_suspicious, was_cut
 from mkiso.archive.schedule import Searched
 from mkiso.study.models import Study
@@ -71,5 +71,4 @@ def lines(found: Outside, answer: Answer, limit: int) -> Iterator[str]:
 def owed_line(days: Iterable[date]) -> str:
     """The days that no night has searched wholly yet; empty where there is none."""
     owed = [day.isoformat() for day in days]
-    more = f" and {len(owed) - NAMED} more" if len(owed) > NAMED else ""
-    return f"OWED  {', '.join(owed[:NAMED])}{more}: the next night searches these days." if owed else ""
+    return f"OWED  {listed(owed)}: the next night searches these days." if owed else ""

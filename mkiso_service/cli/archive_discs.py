@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mkiso.archive.importing import FoundVolume
-    from mkiso.formats.disc_contents import ListedInstance
 
 
 def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None) -> FoundVolume:
@@ -39,12 +38,8 @@ def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None)
 
     by_study: defaultdict[tuple[str, str, str], list[DiscFile]] = defaultdict(list)
     for path, each in listed.items():
-        by_study[_study_of(each)].append(file(path))
+        by_study[each.study_instance_uid, each.accession_number, each.study_date].append(file(path))
     on_volume = [StudyOnVolume(*study, files) for study, files in by_study.items()]
     others = [file(path) for path in contents.files if path not in listed]
     device = stat.S_ISBLK(disc.stat().st_mode)
     return FoundVolume(disc.resolve(), device, report.volume_id, report.sha256, report.size, on_volume, others)
-
-
-def _study_of(listed: ListedInstance) -> tuple[str, str, str]:
-    return listed.study_instance_uid, listed.accession_number, listed.study_date

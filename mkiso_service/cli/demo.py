@@ -190,6 +190,7 @@ def configuration(place: Place) -> dict[str, dict[str, object]]:
 def show(console: Console, place: Place) -> None:
     """One disc, made over HTTP, proved and listed; and one that must not be made."""
     from mkiso.formats.disc_check import verify_disc
+    from mkiso.formats.folder import unpack
 
     console.print(f"\nAsking for the disc of accession number {ACCESSION_NUMBER}:")
     iso = place.folder / f"{ACCESSION_NUMBER}.iso"
@@ -207,7 +208,10 @@ def show(console: Console, place: Place) -> None:
         job, _ = burn(console, client, DiscRequest([PHANTOM]), place.folder / f"{PHANTOM}.iso")
         letter = place.folder / f"{PHANTOM}.pdf"
         letter.write_bytes(client.letter(job.job_id))
-        unpack(place.folder / f"{PHANTOM}.iso", place.folder / PHANTOM)
+        seen = place.folder / PHANTOM
+        shutil.rmtree(seen, ignore_errors=True)
+        seen.mkdir()
+        unpack(place.folder / f"{PHANTOM}.iso", seen)
         console.print(
             f"\nAsking for {SHARED_ACCESSION_NUMBER}, an accession number that two patients share; no disc may come "
             "of that:"
@@ -219,7 +223,7 @@ def show(console: Console, place: Place) -> None:
         else:
             raise DemoFailed("A disc of two patients was made.")
     console.print(f"\nThe image:       [bold]{iso}[/]")
-    page = (place.folder / PHANTOM / "INDEX.HTM").resolve().as_uri()
+    page = (seen / "INDEX.HTM").resolve().as_uri()
     console.print(f"To look at:      [bold]{page}[/]", soft_wrap=True)
     console.print(f"Its letter:      [bold]{letter}[/]")
 
@@ -266,19 +270,6 @@ def list_files(console: Console, iso: Path) -> None:
     console.print(f"On the disc {contents.label}:")
     for path, extent in sorted(contents.files.items()):
         console.print(f"  {size_words(extent.size):>12}  {path}", highlight=False)
-
-
-def unpack(iso: Path, folder: Path) -> None:
-    """A disc's files as a system shows them, in place of what the folder held."""
-    from mkiso.formats.protocol import read_extent
-    from mkiso.formats.registry import format_of
-
-    shutil.rmtree(folder, ignore_errors=True)
-    with descriptor_of(iso) as descriptor:
-        for path, extent in format_of(descriptor).read(descriptor).shown.items():
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(read_extent(descriptor, extent))
 
 
 def _keep(console: Console, place: Place) -> None:
