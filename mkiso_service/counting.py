@@ -1,12 +1,22 @@
-"""What is counted before it has come, in words: its modalities alone tell images from reports."""
+"""How long ago something was, and what is counted before it has come, in words: its modalities alone tell images from
+reports.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 from mkiso.languages import SOURCE, Language, language
 
 REPORTS = frozenset({"SR", "DOC"})  # PS3.3 C.7.3.1.1.1
+
+
+def minutes_since(seconds: float) -> int:
+    """Whole minutes since a time in seconds since 1970; 0 also for what another machine's clock takes for later than
+    now.
+    """
+    return max(0, int((time.time() - seconds) // 60))
 
 
 def ago(minutes: int, spoken: Language) -> str:

@@ -58,17 +58,8 @@ def asking(
     selection: Selection = EVERYTHING,
 ) -> Asking:
     """One who asks now."""
-    return Asking(
-        datetime.now(UTC).isoformat(timespec="milliseconds"),
-        who,
-        by,
-        kind,
-        accession_numbers,
-        publisher,
-        user,
-        name,
-        selection,
-    )
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return Asking(now, who, by, kind, accession_numbers, publisher, user, name, selection)
 
 
 def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import UUID
@@ -172,6 +172,16 @@ def moment_of(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):
         return ""
+
+
+def moment_in(written: str, zone: tzinfo | None = None) -> datetime | None:
+    """A moment (ISO 8601) in a time zone, this machine's by default; None where what is written is none, or lies before
+    the year 1 or after 9999 there.
+    """
+    try:
+        return datetime.fromisoformat(written).astimezone(zone)
+    except (ValueError, OverflowError):
+        return None
 
 
 def seconds_old(path: Path, now: float | None = None) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +20,7 @@ from rich.progress import (
 )
 
 from mkiso.languages import SOURCE, language
+from mkiso.storage.files import moment_in
 from mkiso.storage.report import FoundStudy, numbers_on
 from mkiso.study.identity import iso_date
 from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries, ShownStudy, shown_state
@@ -104,20 +104,11 @@ def series_words(series: ShownSeries) -> str:
     return "  ".join(filter(None, facts))
 
 
-def _clock(moment: str) -> str:
-    """A moment (ISO 8601) as the clocks of this machine show it. Text that isn't a moment, or is beyond the year 9999
-    here, stays as it is.
-    """
-    try:
-        return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
-    except (ValueError, OverflowError):
-        return moment
-
-
 def job_words(listed: Listed) -> str:
     """A job on one line: its id, when, how it stands, numbers, patient, who asked."""
     job = listed["job"]
-    when = _clock(listed["begun"])
+    local = moment_in(listed["begun"])
+    when = f"{local:%Y-%m-%d %H:%M}" if local else listed["begun"]
     state = f"running {job.progress:.0%}" if job.state == "running" else shown_state(job.state, job.error)
     what = f"by {job.publisher}" if job.kind == "print" else "file"
     who = ", ".join(dict.fromkeys(asker["who"] for asker in listed["asked"])) or "Prefect"

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -472,8 +472,3 @@ def _uuid(job_id: str) -> UUID:
         return UUID(job_id)
     except ValueError:
         raise JobNotFound("A job's id looks like 123e4567-e89b-12d3-a456-426614174000.") from None
-
-
-def minutes_since(moment: datetime) -> int:
-    """Whole minutes, 0 also for what another machine's clock takes for later than now."""
-    return max(0, int((datetime.now(UTC) - moment).total_seconds() // 60))

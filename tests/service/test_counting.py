@@ -1,8 +1,9 @@
+import time
 from collections.abc import Collection
 
 import pytest
 
-from mkiso_service.counting import counted
+from mkiso_service.counting import counted, minutes_since
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,8 @@ from mkiso_service.counting import counted
 )
 def test_reports_are_called_reports(number: int, modalities: Collection[str], of: int | None, words: str) -> None:
     assert counted(number, modalities, of) == words
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(3, 3), (0.5, 0), (-0.5, 0), (-90, 0)])
+def test_minutes_since(minutes: float, told: int) -> None:
+    assert minutes_since(time.time() - 60 * minutes - 1) == told

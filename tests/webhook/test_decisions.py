@@ -5,7 +5,6 @@ import json
 import logging
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from email.message import Message
 from urllib.parse import unquote
 
@@ -19,7 +18,7 @@ from mkiso.errors import JobCancelled, JobCrashed, StudyNotFound
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest
 from mkiso_service.log_lines import JsonLines, TextLines
-from mkiso_service.prefect.orchestrator import Standing, minutes_since
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.access.callers import SESSION_SECONDS, Keys, Sessions, take_request_id
 from mkiso_service.webhook.answers.advice import must_look
 from mkiso_service.webhook.answers.errors import JobFailed, outcome_of
@@ -244,11 +243,6 @@ def test_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: int(end) - SESSION_SECONDS - 60)  # signed while a clock was ahead
     assert not sessions.valid(cookie)
     assert SESSION_SECONDS > 0
-
-
-@pytest.mark.parametrize(("minutes", "told"), [(3, 3), (0.5, 0), (-0.5, 0), (-90, 0)])
-def test_minutes_since(minutes: float, told: int) -> None:
-    assert minutes_since(datetime.now(UTC) - timedelta(minutes=minutes, seconds=1)) == told
 
 
 @pytest.mark.parametrize("formatter", [JsonLines(), TextLines()])

@@ -5,7 +5,6 @@ language, and served with a policy that lets nothing else in.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ from mkiso.config.access import SHARED_USER
 from mkiso.errors import ProviderUnavailable, SignInFailed, Unauthorized
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
+from mkiso.storage.files import moment_in
 from mkiso.storage.report import numbers_on
 from mkiso.study.question import Question
 from mkiso.study.text import SEXES
@@ -273,11 +273,8 @@ def page_of(
 
 def _clock(spoken: Language, moment: str) -> str:
     """A moment (ISO 8601) as the clocks of this machine show it; what is none is left as it is."""
-    try:
-        local = datetime.fromisoformat(moment).astimezone()
-    except (ValueError, OverflowError):
-        return moment
-    return f"{spoken.date(local)}, {local:%H:%M}"
+    local = moment_in(moment)
+    return f"{spoken.date(local)}, {local:%H:%M}" if local else moment
 
 
 @cache

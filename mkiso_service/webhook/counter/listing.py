@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from mkiso.errors import JobNotFound
 from mkiso.storage.askings import Asking
+from mkiso.storage.files import moment_in
 from mkiso.storage.kept_reports import Kept, KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso.study.text import readable_name
@@ -148,13 +149,5 @@ def _asked_last(report: JobReport, told: tuple[Asking, ...]) -> datetime:
 
 def _askings(report: JobReport, told: tuple[Asking, ...]) -> list[datetime]:
     """When it was asked for; a run that was begun in Prefect has only its report."""
-    moments = [moment for each in told if (moment := _moment(each.time))]
-    return moments or [_moment(report.updated) or datetime.now(UTC)]
-
-
-def _moment(written: str) -> datetime | None:
-    """None where what is written down is no time, or lies before the year 1 or after 9999 in UTC."""
-    try:
-        return datetime.fromisoformat(written).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    moments = [moment for each in told if (moment := moment_in(each.time, UTC))]
+    return moments or [moment_in(report.updated, UTC) or datetime.now(UTC)]

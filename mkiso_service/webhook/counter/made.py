@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from mkiso.errors import InvalidRequest
 from mkiso.storage.askings import Asking
+from mkiso.storage.files import moment_in
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.api import Made, WhoMade, shown_state
@@ -85,17 +86,13 @@ class Asked(NamedTuple):
 
 
 def everybody(askings: Iterable[tuple[str, tuple[Asking, ...]]]) -> list[Asked]:
-    """Everybody who asked, the newest first."""
-    told = [Asked(job_id, asking, seconds_of(asking.time)) for job_id, asked in askings for asking in asked]
+    """Everybody who asked, the newest first; last whose time is none."""
+    told = [
+        Asked(job_id, asking, moment.timestamp() if (moment := moment_in(asking.time, UTC)) else 0.0)
+        for job_id, asked in askings
+        for asking in asked
+    ]
     return sorted(told, key=lambda each: each.seconds, reverse=True)
-
-
-def seconds_of(moment: str) -> float:
-    """A moment (ISO 8601) in seconds since 1970; 0 where what is written down is no time."""
-    try:
-        return datetime.fromisoformat(moment).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def csv_of(rows: Iterable[Made]) -> str:

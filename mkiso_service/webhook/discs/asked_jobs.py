@@ -15,7 +15,8 @@ from mkiso.storage.report import JobReport
 from mkiso.storage.room import require_room
 from mkiso.study.question import Question
 from mkiso_service.api import Accepted
-from mkiso_service.prefect.orchestrator import Asked, Orchestrator, minutes_since
+from mkiso_service.counting import minutes_since
+from mkiso_service.prefect.orchestrator import Asked, Orchestrator
 from mkiso_service.webhook.access.callers import request_id_of, sender_of_request
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import job_address
@@ -106,7 +107,7 @@ def accepted(request: Request, asked: Asked, claim: str = "") -> Response:
     headers = {"location": address, "preference-applied": applied, "vary": "Prefer", "cache-control": "no-store"}
     body: Accepted = {"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined}
     if asked.ended_before:
-        body["made_before_minutes"] = minutes_since(asked.ended_before)
+        body["made_before_minutes"] = minutes_since(asked.ended_before.timestamp())
     if claim:
         body["claim"] = claim
     return Json(body, 202, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -255,15 +256,19 @@ def disc_headers(report: JobReport, manifest: Manifest) -> dict[str, str]:
     """What is said of a disc beside its bytes: RFC 9110 8.8.3 (ETag), 14.3 (Accept-Ranges), 8.7 (Content-Location:
     where it stays the same).
     """
-    degraded = manifest.degraded or report.degraded
     return {
         "etag": f'"{manifest.sha256}"',
         "accept-ranges": "bytes",
         "content-disposition": content_disposition(name_of(report, manifest), FORMATS[manifest.format].suffix),
         "content-location": disc_address(report.job_id, manifest.number),
         "cache-control": "private, no-store",
-        **({"x-mkiso-degraded": ", ".join(degraded)} if degraded else {}),
+        **degraded_header(manifest.degraded or report.degraded),
     }
+
+
+def degraded_header(degraded: Sequence[str]) -> dict[str, str]:
+    """What is said of a disc that was made without something."""
+    return {"x-mkiso-degraded": ", ".join(degraded)} if degraded else {}
 
 
 def _disc_entry(report: JobReport, manifest: Manifest) -> Disc:

@@ -17,13 +17,15 @@ from mkiso.publishers.protocol import pages_of
 from mkiso.storage.report import JobReport
 from mkiso.study.question import Question
 from mkiso_service.api import Sent
-from mkiso_service.prefect.orchestrator import Asked, minutes_since
+from mkiso_service.counting import minutes_since
+from mkiso_service.prefect.orchestrator import Asked
 from mkiso_service.webhook.access.callers import sender_of_request
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import job_address
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import print_page
 from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
+from mkiso_service.webhook.discs.jobs import degraded_header
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.questions.preview import Previews
 from mkiso_service.webhook.questions.query import MAX_QUERY_BYTES, Query, form_of, print_order
@@ -62,7 +64,7 @@ class Prints:
         report = await self._asked.end(request, question, asked)
         if report is None:
             return accepted(request, asked)
-        return Json(sent_body(report, asked), headers={"cache-control": "no-store", **_degraded(report)})
+        return Json(sent_body(report, asked), headers={"cache-control": "no-store", **degraded_header(report.degraded)})
 
     def _with_order_before(self, question: Question, asked: Asked) -> Asked:
         """The job with when the same was last made: at whichever publisher, also by a run that was resumed."""
@@ -115,9 +117,5 @@ def sent_body(report: JobReport, asked: Asked) -> Sent:
         "joined": asked.joined,
     }
     if asked.ended_before:
-        body["made_before_minutes"] = minutes_since(asked.ended_before)
+        body["made_before_minutes"] = minutes_since(asked.ended_before.timestamp())
     return body
-
-
-def _degraded(report: JobReport) -> dict[str, str]:
-    return {"x-mkiso-degraded": ", ".join(report.degraded)} if report.degraded else {}

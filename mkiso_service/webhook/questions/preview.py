@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,6 +35,7 @@ from mkiso.study.selection import MAX_SERIES, numbers_of
 from mkiso.study.text import readable_name
 from mkiso.study.values import Found
 from mkiso_service.api import Ordered, Preview, ShownPatient, ShownSeries, ShownStudy
+from mkiso_service.counting import minutes_since
 from mkiso_service.webhook.access.callers import request_id_of
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail
@@ -43,8 +43,6 @@ from mkiso_service.webhook.questions.query import Query, asked_birth_date, previ
 from mkiso_service.webhook.questions.turns import LIMIT_SECONDS, Turns
 
 _TOLD = TypeAdapter(Preview)
-MOST_SERIES = MAX_SERIES
-"""Of a study: as many as can be chosen."""
 log = logging.getLogger("mkiso.webhook.preview")
 
 
@@ -164,7 +162,7 @@ def _orders(storage: Storage, before: Sequence[Entry]) -> Ordered | None:
     asked = askings_of(storage, before[-1].job_id)
     return {
         "publisher": before[-1].publisher,
-        "minutes": max(0, int((time.time() - before[-1].time) // 60)),
+        "minutes": minutes_since(before[-1].time),
         "who": tuple(dict.fromkeys(map(_named, asked))),
         "orders": jobs_of(before),
     }
@@ -230,8 +228,8 @@ def _study(study: Study, series: Sequence[Series]) -> ShownStudy:
         "study_description": one_line(study.study_description),
         "images": study.expected.count,
         "source": study.origin.source,
-        "series": [_one_series(each, study) for each in series[:MOST_SERIES]],
-        "more_series": len(series) > MOST_SERIES,
+        "series": [_one_series(each, study) for each in series[:MAX_SERIES]],
+        "more_series": len(series) > MAX_SERIES,
     }
 
 
