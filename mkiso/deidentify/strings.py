@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +13,7 @@ from pydicom._uid_dict import UID_dictionary
 
 from mkiso.languages import languages
 from mkiso.study.models import Patient, Study
+from mkiso.study.writing import without_accents
 
 _IDENTIFIERS = frozenset(
     {0x00100020, 0x00101000, 0x00101001, 0x00080050, 0x00380010, 0x00101090, 0x00402016, 0x00402017}
@@ -141,7 +141,7 @@ def days_in(text: str) -> set[str]:
 
 def _with_names(text: str) -> Iterator[tuple[int, int, int]]:
     """Years, months and days of what may be dates: 3 May 1950, May 3 1950, 1950 May 3."""
-    plain, (pattern, months) = _plain(text), _months()
+    plain, (pattern, months) = without_accents(text.casefold()), _months()  # which are left out often
     for found in pattern.finditer(plain):
         begin, end = found.span()
         before = [int(number) for number in _DIGITS.findall(plain[max(0, begin - _NEAR) : begin])[-1:]]
@@ -160,16 +160,11 @@ def _months() -> tuple[re.Pattern[str], Mapping[str, frozenset[int]]]:
     for code in languages():
         for width in ("wide", "abbreviated"):
             for number, name in get_month_names(width, locale=code).items():
-                for written in (_plain(name).rstrip("."), _plain(name).replace(".", "")):  # Thai's have one within
+                plain = without_accents(name.casefold())
+                for written in (plain.rstrip("."), plain.replace(".", "")):  # Thai's have one within
                     named.setdefault(written, set()).add(number)
     longest_first = sorted(named, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first))), {name: frozenset(each) for name, each in named.items()}
-
-
-def _plain(text: str) -> str:
-    """Without accents, which are left out often."""
-    apart = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(character for character in apart if not unicodedata.combining(character))
 
 
 def _years(year: int) -> Iterable[int]:

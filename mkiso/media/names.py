@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 from mkiso.errors import ConfigurationError
 from mkiso.study.models import Volume
+from mkiso.study.writing import without_accents
 
 MAX_PARTS = 7  # of a path: Ecma-119 6.8.2.1 has eight levels, the root being one; pycdlib counts a file as one, too
 MAX_JOLIET_BYTES = 64  # of a name in UTF-8: Joliet has 64 characters, and pycdlib counts these
@@ -61,7 +62,7 @@ def d_characters(text: str) -> str:
     """Text in the d-characters of ISO 9660 (Ecma-119 7.4.1): accents dropped, everything else as one underscore, none
     at the ends.
     """
-    return _OUTSIDE_D_CHARACTERS.sub("_", _without_accents(text).upper()).strip("_")
+    return _OUTSIDE_D_CHARACTERS.sub("_", without_accents(text).upper()).strip("_")
 
 
 def told_by(name: str) -> str:
@@ -153,9 +154,3 @@ def _holdable(path: PurePosixPath, place: PurePosixPath) -> None:
             f"The viewer's file {str(path)!r} can't go onto a disc: {problem}. Rename it or take it out of "
             "viewer.directory."
         )
-
-
-def _without_accents(text: str) -> str:
-    # Each by itself: a run of combining characters takes quadratic time together, and all of them are dropped.
-    apart = (mark for character in text for mark in unicodedata.normalize("NFKD", character))
-    return "".join(mark for mark in apart if not unicodedata.combining(mark))

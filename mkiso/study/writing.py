@@ -15,6 +15,13 @@ LABEL_LETTERS = "label_letters"
 _LEADING_VOWEL = re.compile("([เแโใไ])([ก-ฮ])")
 
 
+def without_accents(text: str) -> str:
+    """A text without its combining marks, and with each sign as what it stands for (NFKD)."""
+    # Each by itself: a run of combining marks takes quadratic time together, and all of them are dropped.
+    apart = (mark for character in text for mark in unicodedata.normalize("NFKD", character))
+    return "".join(mark for mark in apart if not unicodedata.combining(mark))
+
+
 def encodable(encoding: str) -> Carries:
     """What a text encoding carries."""
 
@@ -51,7 +58,7 @@ def name_written(person_name: str, carries: Carries) -> str:
 def _written(character: str, carries: Carries) -> str:
     if carries(character):
         return character
-    plain = "".join(part for part in unicodedata.normalize("NFKD", character) if not unicodedata.combining(part))
+    plain = without_accents(character)
     if plain and plain != character and all(map(carries, plain)):
         return plain
     category = unicodedata.category(character)[0]

@@ -88,6 +88,7 @@ MARKS: tuple[Shape, ...] = tuple(
     for each in (
         "\u0300",
         "\u0301\u0327",
+        "\u0315\u0300",
         "A\u0300",
         "\u0f71\u0f74",
         "\u1100\u1161",
@@ -227,7 +228,7 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Shape, ...]]] = {
     "primera": (lambda text: primera.parse_status(text, "o"), TABLES + SPACES),
     "names in a watched folder": (lambda text: seen_in_names(text.split(","), "o", {".DON": "done"}), LISTS),
     "UID": (is_uid, NUMBERS),
-    "a day in words": (days_in, (*NUMBERS, ("", "May ", ""), ("", "1 May 50", ""), ("", "J", "a"))),
+    "a day in words": (days_in, (*NUMBERS, *MARKS, ("", "May ", ""), ("", "1 May 50", ""), ("", "J", "a"))),
     "character set": (
         lambda text: character_set(text.encode()),
         NAMES + SPACES + (("ISO_IR ", "\\", ""), ("", "ISO", "")),
