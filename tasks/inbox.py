@@ -19,6 +19,7 @@ from mkiso.sources.choosing import FoundStudies
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.files import hold
+from mkiso.storage.job import JobKind
 from mkiso.storage.shelf import Manifest
 from mkiso.storage.slots import slot
 from mkiso.study.gate import NOT_PROVEN
@@ -43,8 +44,8 @@ class InboxRun(JobRun):
         self.study_instance_uid = study_instance_uid
         self.after = after
         publisher = "" if after else rules.publisher
-        kind, form = ("print" if publisher else "download"), rules.format
-        super().__init__(kind, accession_numbers, publisher, form=form, inbox=inbox)  # type: ignore[arg-type]
+        kind: JobKind = "print" if publisher else "download"
+        super().__init__(kind, accession_numbers, publisher, form=rules.format, inbox=inbox)
 
     def open(self) -> None:
         """As of every job; nothing of what was sent is cleared away while the job works on it."""

@@ -75,11 +75,18 @@ class JobRun(JobProgress):
         self.job = Job(str(context.flow_run.id), kind, settings.for_inbox(inbox) if inbox else settings)
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
-        numbers = tuple(accession_numbers)
-        facts = {"publisher": name, "format": form, "inbox": inbox}
-        facts |= {"transfer_syntax": self.settings.disc.transfer_syntax}
         self._is_asked_for = bool(transfer_syntax)
-        report = JobReport(self.job.id, kind, numbers, **facts, selection=selection, deidentified=deidentified)  # type: ignore[arg-type]
+        report = JobReport(
+            self.job.id,
+            kind,
+            tuple(accession_numbers),
+            publisher=name,
+            format=form,
+            transfer_syntax=self.settings.disc.transfer_syntax,
+            selection=selection,
+            inbox=inbox,
+            deidentified=deidentified,
+        )
         self._seal, self._password = seal, new_password()
         self.form = FORMATS[form].opened(self._password)
         super().__init__(self.settings.storage, report, self._artifacts)

@@ -42,8 +42,8 @@ def references_of(state: Dataset) -> Iterator[Reference]:
 
 
 def _created(state: Instance) -> tuple[str, str, str]:
-    created = (text(state.header, f"PresentationCreation{part}") for part in ("Date", "Time"))
-    return (*created, state.arrival.sop_instance_uid)  # type: ignore[return-value]
+    day, time = (text(state.header, f"PresentationCreation{part}") for part in ("Date", "Time"))
+    return day, time, state.arrival.sop_instance_uid
 
 
 def _items(dataset: Dataset, keyword: str) -> Sequence:

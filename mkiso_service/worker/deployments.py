@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, get_type_hints
 
@@ -18,8 +18,8 @@ from mkiso.study.question import Kind
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One deployment: the flow's dotted path, its name, queue, words for the operator, and its schedule (a cron line
-    and a time zone) if any.
+    """One deployment: the flow's dotted path, its name, queue, words for the operator, its schedule (a cron line and a
+    time zone) if any, and the `kind` of a clerk's question that its runs answer, if any.
     """
 
     entrypoint: str
@@ -28,12 +28,7 @@ class Deployment:
     description: str
     tags: tuple[str, ...] = ()
     schedule: tuple[str, str] | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> Kind | None:
-        """What its runs answer: a clerk's question, or None."""
-        return self.name if self.name in ("download", "print") else None  # type: ignore[return-value]
+    kind: Kind | None = None
 
     @property
     def flow(self) -> Flow[Any, Any]:
@@ -67,6 +62,7 @@ def deployments(archive: Archive) -> tuple[Deployment, ...]:
             "downloads",
             "Makes a disc image of one patient's studies for download.",
             ("mkiso", "download"),
+            kind="download",
         ),
         Deployment(
             "flows.print.print_disc",
@@ -74,6 +70,7 @@ def deployments(archive: Archive) -> tuple[Deployment, ...]:
             "prints",
             "Has a disc of one patient's studies made by a disc publisher.",
             ("mkiso", "print"),
+            kind="print",
         ),
         Deployment(
             "flows.inbox.burn_sent",

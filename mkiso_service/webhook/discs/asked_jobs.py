@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from mkiso.study.question import Question
 from mkiso_service.api import Accepted
 from mkiso_service.counting import minutes_since
 from mkiso_service.prefect.orchestrator import Asked, Orchestrator
-from mkiso_service.webhook.access.callers import request_id_of, sender_of_request
+from mkiso_service.webhook.access.callers import Kind, request_id_of, sender_of_request
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import job_address
 from mkiso_service.webhook.answers.json_answers import Json
@@ -25,6 +26,7 @@ from mkiso_service.webhook.audit import Trail, client_of
 from mkiso_service.webhook.discs.jobs import Jobs
 from mkiso_service.webhook.questions.negotiation import preference_of
 
+_BY: Mapping[Kind, By] = {"own": "page", "program": "program"}
 log = logging.getLogger("mkiso.webhook")
 
 
@@ -57,7 +59,7 @@ class AskedJobs:
         }
 
     def _note_asking(self, request: Request, question: Question, job_id: str) -> None:
-        by: By = {"own": "page", "program": "program"}.get(sender_of_request(request).kind, "link")  # type: ignore[assignment]
+        by = _BY.get(sender_of_request(request).kind, "link")
         caller, numbers = caller_of(request), question.accession_numbers
         client = client_of(request)
         who = {"user": caller.user, "name": caller.name}
