@@ -23,9 +23,9 @@ from mkiso.network.associate import APPLICATION_CONTEXT_NAME
 from mkiso.network.negotiation import VERIFICATION, Rejection, decode_request, negotiate
 from mkiso.network.negotiation import request_pdu as request
 from mkiso.publishers import mcm, relay
-from mkiso.publishers.commitment import PUSH_MODEL
 from mkiso.publishers.protocol import Order
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
+from mkiso.receiver.commitment import COMMITTING
 from mkiso.receiver.negotiation import choose, storage_offer
 from mkiso.sources import query
 from mkiso.sources.answers import SERIES_KEYS
@@ -82,7 +82,7 @@ def services() -> str:
         (VERIFICATION, "PACS, publishers of kind `cstore` and `mcm`", "yes"),
         (STUDY_ROOT_FIND, "PACS", "no"),
         (STUDY_ROOT_MOVE, "PACS", "no"),
-        (PUSH_MODEL.abstract_syntax, "publishers with `storage_commitment: true`", "inboxes"),
+        (COMMITTING.abstract_syntax, "publishers with `storage_commitment: true`", "inboxes"),
         (mcm.MEDIA_CREATION.abstract_syntax, "publishers of kind `mcm`", "no"),
         (MEDIA_STORAGE_DIRECTORY, "File-set Creator", ""),
     ]

@@ -20,12 +20,9 @@ from mkiso.network import dimse, pdu
 from mkiso.network.association import Association, Message, accept
 from mkiso.network.negotiation import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    STORAGE_COMMITMENT,
     STORAGE_COMMITMENT_PUSH,
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
     Acceptance,
-    Context,
     Offer,
 )
 from mkiso.network.pdu import AssociationLost, Connection, ProtocolError, Stalled, Stopping
@@ -33,11 +30,9 @@ from mkiso.network.requestor import MAX_PDU_BYTES, NO_ANSWER, Address, Requestor
 from mkiso.publishers.dicom import reference_to
 from mkiso.publishers.protocol import Order, Watch
 from mkiso.receiver.admission import Admission, Place
+from mkiso.receiver.commitment import COMMITTING, REQUEST_COMMITMENT
 from mkiso.study.models import Arrival
 
-PUSH_MODEL = Context(STORAGE_COMMITMENT, IMPLICIT_VR_LITTLE_ENDIAN)
-PUSH_MODEL_INSTANCE = STORAGE_COMMITMENT_PUSH
-REQUEST_COMMITMENT = 1  # PS3.4 J.3.2
 POLL_SECONDS = 0.5
 PDU_TIMEOUT_SECONDS = 10.0  # of a publisher that calls us
 MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER = 16, 4  # at once; each may hold as much as a data set has
@@ -72,7 +67,7 @@ def commit(publisher: str, settings: CStore, address: Address, order: Order, wat
     try:
         with (
             _listening(settings.commitment_port, publisher, take),
-            Requestor.open(address, [PUSH_MODEL]) as association,
+            Requestor.open(address, [COMMITTING]) as association,
         ):
             status = _ask(association, transaction_uid, order.instances, take, address.response_timeout_seconds)
             if status == dimse.SUCCESS:
@@ -107,18 +102,18 @@ def _ask(
     association: Requestor, transaction_uid: UID, instances: tuple[Arrival, ...], take: Take, limit_seconds: float
 ) -> int:
     """N-ACTION (PS3.4 J.3.2); the status of its response. Raises AssociationLost."""
-    if PUSH_MODEL not in association.ids:
+    if COMMITTING not in association.ids:
         raise ProtocolError("offers no storage commitment")
     request = Dataset()
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = [reference_to(arrival) for arrival in instances]
     command: dict[int, dimse.Value] = {
         dimse.COMMAND_FIELD: dimse.N_ACTION_RQ,
-        dimse.REQUESTED_SOP_CLASS_UID: PUSH_MODEL.abstract_syntax,
-        dimse.REQUESTED_SOP_INSTANCE_UID: PUSH_MODEL_INSTANCE,
+        dimse.REQUESTED_SOP_CLASS_UID: COMMITTING.abstract_syntax,
+        dimse.REQUESTED_SOP_INSTANCE_UID: STORAGE_COMMITMENT_PUSH,
         dimse.ACTION_TYPE_ID: REQUEST_COMMITMENT,
     }
-    association.request(PUSH_MODEL, command, BytesIO(dimse.encode_data_set(request)))
+    association.request(COMMITTING, command, BytesIO(dimse.encode_data_set(request)))
     deadline = monotonic() + limit_seconds
     while (message := association.receive(deadline - monotonic())) is not None:
         if message.command.field == dimse.N_ACTION_RQ | dimse.RESPONSE:
@@ -158,70 +153,75 @@ def _take_report(association: Association, message: Message, take: Take) -> None
     association.answer(message, dimse.SUCCESS)
 
 
-@contextmanager
-def _listening(port: int | None, publisher: str, take: Take) -> Iterator[None]:
+class _Listener(socketserver.ThreadingTCPServer):
     """An SCU of the Storage Commitment class that takes reports on associations which the publisher opens (PS3.4
     J.3.3).
     """
+
+    allow_reuse_address = True  # the last job's connections are still in TIME_WAIT
+
+    def __init__(self, port: int, take: Take) -> None:
+        self.take = take
+        self.stop = threading.Event()
+        self.admission = Admission(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER)
+        self.places: dict[object, Place] = {}
+        super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Anybody may call, and a thread is all that it takes to hold up the whole job."""
+        place = self.admission.admit(str(client_address[0]), request)
+        if place is None:
+            return False
+        if place.congested is not None:
+            self.admission.release(place)
+            return False
+        self.places[request] = place
+        return True
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: _Listener
+
+    def handle(self) -> None:
+        place = self.server.places.pop(self.request)
+        connection = Connection(self.request, MAX_PDU_BYTES, PDU_TIMEOUT_SECONDS, self.server.stop)
+        try:
+            with suppress(Stopping):
+                _serve(connection, place, self.server.take)
+        finally:
+            connection.close()
+            self.server.admission.release(place)
+
+
+@contextmanager
+def _listening(port: int | None, publisher: str, take: Take) -> Iterator[None]:
+    """Take reports that come to this port meanwhile, where there is one."""
     if port is None:
         yield
         return
-    stop = threading.Event()
-    offer = Offer(None, MAX_PDU_BYTES, _choose, roles=(False, True))
-    admission = Admission(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER)
-    places: dict[object, Place] = {}
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            place = places.pop(self.request)
-            connection = Connection(self.request, MAX_PDU_BYTES, PDU_TIMEOUT_SECONDS, stop)
-            try:
-                with suppress(Stopping):
-                    _serve(connection, offer, place, take)
-            finally:
-                connection.close()
-                admission.release(place)
-
-    class Server(socketserver.ThreadingTCPServer):
-        allow_reuse_address = True  # the last job's connections are still in TIME_WAIT
-
-        def verify_request(self, request: Any, client_address: Any) -> bool:
-            """Anybody may call, and a thread is all that it takes to hold up the whole job."""
-            place = admission.admit(str(client_address[0]), request)
-            if place is None:
-                return False
-            if place.congested is not None:
-                admission.release(place)
-                return False
-            places[request] = place
-            return True
-
     try:
-        server = Server(("0.0.0.0", port), Handler)  # noqa: S104
+        listener = _Listener(port, take)
     except OSError as error:
-        words = (
-            f"{publisher} accepted all instances; "
-            f"port {port} for its storage commitment can't be listened on ({error.strerror})"
-        )
         raise PrintUncertain(
-            f"{words}. It may make the disc; set another publishers.{publisher}.commitment_port."
+            f"{publisher} accepted all instances; port {port} for its storage commitment can't be listened on "
+            f"({error.strerror}). It may make the disc; set another publishers.{publisher}.commitment_port."
         ) from None
-    with server:
-        thread = threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), name="storage commitment")
+    with listener:
+        thread = threading.Thread(target=listener.serve_forever, args=(POLL_SECONDS,), name="storage commitment")
         thread.start()
         try:
             yield
         finally:
-            stop.set()
-            server.shutdown()
+            listener.stop.set()
+            listener.shutdown()
             thread.join()
-            admission.end_all()  # who sends without a pause is never waited for, and hears of no stop
+            listener.admission.end_all()  # who sends without a pause is never waited for, and hears of no stop
 
 
-def _serve(connection: Connection, offer: Offer, place: Place, take: Take) -> None:
+def _serve(connection: Connection, place: Place, take: Take) -> None:
     """One association that the publisher opened. Raises Stopping."""
     try:
-        answer = accept(connection, offer, place.peer, PDU_TIMEOUT_SECONDS)
+        answer = accept(connection, _OFFER, place.peer, PDU_TIMEOUT_SECONDS)
         if isinstance(answer, Acceptance):
             place.associated = True
             association = Association(connection, answer.contexts, answer.peer_pdu_bytes)
@@ -232,10 +232,13 @@ def _serve(connection: Connection, offer: Offer, place: Place, take: Take) -> No
 
 
 def _choose(abstract_syntax: str, transfer_syntaxes: list[str]) -> str | int:
-    if abstract_syntax != PUSH_MODEL.abstract_syntax:
+    if abstract_syntax != COMMITTING.abstract_syntax:
         return ABSTRACT_SYNTAX_NOT_SUPPORTED
     return (
-        PUSH_MODEL.transfer_syntax
-        if PUSH_MODEL.transfer_syntax in transfer_syntaxes
+        COMMITTING.transfer_syntax
+        if COMMITTING.transfer_syntax in transfer_syntaxes
         else TRANSFER_SYNTAXES_NOT_SUPPORTED
     )
+
+
+_OFFER = Offer(None, MAX_PDU_BYTES, _choose, roles=(False, True))

@@ -17,11 +17,12 @@ from mkiso.config.publishers import CStore
 from mkiso.errors import PrintUncertain
 from mkiso.network import dimse
 from mkiso.network.association import Association, accept
-from mkiso.network.negotiation import Acceptance, Offer
+from mkiso.network.negotiation import STORAGE_COMMITMENT_PUSH, Acceptance, Offer
 from mkiso.network.pdu import AssociationLost, Connection, ProtocolError
 from mkiso.network.requestor import Address, Requestor
 from mkiso.publishers import Watch
-from mkiso.publishers.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, commit, uncommitted
+from mkiso.publishers.commitment import commit, uncommitted
+from mkiso.receiver.commitment import COMMITTING
 from peers.patience import LONG, until
 from peers.ports import free_port
 from tests.publishers.orders import order_of, settings_of, study
@@ -60,14 +61,14 @@ def report(request: Dataset, port: int, *, times: int = 1, told: threading.Event
     """N-EVENT-REPORT that all is held (PS3.4 J.3.3), over and over."""
     command: dict[int, dimse.Value] = {
         dimse.COMMAND_FIELD: dimse.N_EVENT_REPORT_RQ,
-        dimse.AFFECTED_SOP_CLASS_UID: PUSH_MODEL.abstract_syntax,
-        dimse.AFFECTED_SOP_INSTANCE_UID: PUSH_MODEL_INSTANCE,
+        dimse.AFFECTED_SOP_CLASS_UID: COMMITTING.abstract_syntax,
+        dimse.AFFECTED_SOP_INSTANCE_UID: STORAGE_COMMITMENT_PUSH,
         dimse.EVENT_TYPE_ID: 1,
     }
-    with Requestor.open(Address("127.0.0.1", port, "ANY", "ROBOT", 5, 5, 5), [PUSH_MODEL]) as association:
+    with Requestor.open(Address("127.0.0.1", port, "ANY", "ROBOT", 5, 5, 5), [COMMITTING]) as association:
         encoded = dimse.encode_data_set(request)
         for _ in range(times):
-            answer = association.ask(PUSH_MODEL, command, BytesIO(encoded))
+            answer = association.ask(COMMITTING, command, BytesIO(encoded))
             assert answer.command.status == dimse.SUCCESS
             if told:
                 told.set()
