@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -102,59 +102,72 @@ def _wrong_ones(problems: Iterable[str], answers: Mapping[str, Any]) -> set[str]
     return wrong - {""}
 
 
-def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
-    """Ask on a terminal what no option says; what is wrong is told when its group is answered, and asked again. At the
-    end each answer can be corrected.
+class _Conversation:
+    """Asks on a terminal what no option says, into `answers`; what is wrong is told when its group is answered, and
+    asked again. At the end each answer can be corrected.
     """
-    context = click.get_current_context()
-    options = {option.name or "": option for option in context.command.params}
-    given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
 
-    def drafted() -> Settings:
-        """The settings so far. An option may need the answer to a later question: its default stands in until then."""
-        try:
-            return _drafted(file, answers)
-        except ConfigurationError:
-            return _drafted(file, {**answers, **not_asked_yet})
+    def __init__(self, file: Path, answers: dict[str, Any], *, untested: bool) -> None:
+        context = click.get_current_context()
+        self._file, self._answers, self._untested = file, answers, untested
+        self._options = {option.name or "": option for option in context.command.params}
+        self._given = {
+            name for name in self._options if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        }
+        self._not_asked_yet = {name: self._options[name].default for names in GROUPS.values() for name in names}
 
-    def asked(group: str, names: Iterable[str]) -> None:
-        before = dict(answers)
+    def hold(self) -> None:
+        for group, names in GROUPS.items():
+            for name in names:
+                del self._not_asked_yet[name]
+            self._ask(group, [name for name in names if name not in self._given])
+        while name := self._to_correct():
+            self._ask(next(group for group, names in GROUPS.items() if name in names), [name])
+
+    def _ask(self, group: str, names: Iterable[str]) -> None:
+        """Ask these of a group, and then of all of it what is wrong."""
+        before = dict(self._answers)
         while True:
             for name in names:
-                if not _is_needless(name, answers):
-                    answers[name] = _ask(options[name], answers[name])
-            names = GROUPS[group]
+                if not _is_needless(name, self._answers):
+                    self._answers[name] = _ask(self._options[name], self._answers[name])
             try:
-                tried = [] if untested else [group]
-                if _told_of(drafted(), tried) or click.confirm("Keep these answers all the same?"):
+                tried = [] if self._untested else [group]
+                if _told_of(self._drafted(), tried) or click.confirm("Keep these answers all the same?"):
                     return
+                names = GROUPS[group]
             except ConfigurationError as error:
-                for problem in error.problems:
-                    click.secho(problem, fg="red", err=True)
-                wrong = _wrong_ones(error.problems, answers)
-                names = [name for name in names if name in wrong] or names
-                for name in names:  # what was refused is no answer to repeat with an Enter
-                    if not isinstance(options[name].type, click.Choice):
-                        is_old = answers[name] == before[name]
-                        answers[name] = before[name] = options[name].default if is_old else before[name]
+                names = self._take_back(error.problems, GROUPS[group], before)
 
-    not_asked_yet = {name: options[name].default for names in GROUPS.values() for name in names}
-    for group, names in GROUPS.items():
-        for name in names:
-            del not_asked_yet[name]
-        asked(group, [name for name in names if name not in given])
-    while True:
-        shown = [name for names in GROUPS.values() for name in names if not _is_needless(name, answers)]
+    def _drafted(self) -> Settings:
+        """The settings so far. An option may need the answer to a later question: its default stands in until then."""
+        try:
+            return _drafted(self._file, self._answers)
+        except ConfigurationError:
+            return _drafted(self._file, {**self._answers, **self._not_asked_yet})
+
+    def _take_back(self, problems: Sequence[str], names: Sequence[str], before: dict[str, Any]) -> Sequence[str]:
+        """Tell the problems; the questions to ask again. What was refused is no answer to repeat with an Enter."""
+        for problem in problems:
+            click.secho(problem, fg="red", err=True)
+        wrong = _wrong_ones(problems, self._answers)
+        again = [name for name in names if name in wrong] or names
+        for name in again:
+            if not isinstance(self._options[name].type, click.Choice):
+                is_old = self._answers[name] == before[name]
+                self._answers[name] = before[name] = self._options[name].default if is_old else before[name]
+        return again
+
+    def _to_correct(self) -> str:
+        """Show all answers; the question that somebody wants to answer anew, empty where all are right."""
+        shown = [name for names in GROUPS.values() for name in names if not _is_needless(name, self._answers)]
         click.echo()
         for number, name in enumerate(shown, 1):
-            answer = {True: "yes", False: "no"}.get(answers[name], answers[name])
-            click.echo(f"{number:>3}  {getattr(options[name], 'help', '')}: {answer}")
-        words = f"Enter writes {file}, a number corrects that answer"
+            answer = {True: "yes", False: "no"}.get(self._answers[name], self._answers[name])
+            click.echo(f"{number:>3}  {getattr(self._options[name], 'help', '')}: {answer}")
+        words = f"Enter writes {self._file}, a number corrects that answer"
         number = click.prompt(words, default=0, show_default=False, type=_Number(0, len(shown)))
-        if not number:
-            return
-        name = shown[number - 1]
-        asked(next(group for group, names in GROUPS.items() if name in names), [name])
+        return shown[number - 1] if number else ""
 
 
 def _answered(answers: Mapping[str, Any]) -> Answers:
@@ -264,7 +277,7 @@ def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) ->
     except OSError as error:
         raise click.FileError(str(file), error.strerror) from None
     if asks:
-        _converse(file, answers, untested=untested)
+        _Conversation(file, answers, untested=untested).hold()
     else:
         if not no_questions:
             click.echo("Nobody can be asked without a terminal: what no option says has its default.", err=True)
