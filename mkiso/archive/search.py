@@ -17,7 +17,7 @@ from mkiso.archive.catalogue import archived, archived_counts, failed_studies, l
 from mkiso.archive.job import ArchiveJob
 from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
-from mkiso.archive.planning import HOPELESS, needs_a_look, patient_by_patient, plan, to_try_again
+from mkiso.archive.planning import HOPELESS, Plan, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
 from mkiso.audit import messages as audit
 from mkiso.errors import (
@@ -122,21 +122,47 @@ def _ask(run: ArchiveJob, ask: Callable[[Source], T]) -> list[T]:
 
 def plan_night(run: ArchiveJob) -> None:
     """Claim what was found, ask the PACS what it holds of what may be owed, and leave out what lies on volumes."""
-    settings = run.job.settings
     attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
-    lost = {study.study_instance_uid for study in lost_studies(run.ledger)}
+    owed = _maybe_owed(run, attempts)
+    mine = frozenset(owed) if run.dry_run else run.night.claim(list(run.copies))
+    asked, torn = _asked(run, [uid for uid in owed if uid in mine])
+    planned = plan(
+        asked,
+        archived(run.ledger, [study.study_instance_uid for study in asked]),
+        attempts if run.scheduled else {},
+        run.job.settings.archive.max_attempts,
+    )
+    if run.dry_run:
+        given_up = tuple(study.label for study in planned.given_up)
+        untold = [run.copies[uid][0].label for uid in torn]
+        run.words = dry_run_words(len(run.copies), len(planned.to_archive), planned.images, given_up, untold)
+        return
+    _take_up(run, planned, mine)
+    elsewhere = [uid for uid in owed if uid not in mine]
+    run.outcome = replace(run.outcome, elsewhere=len(elsewhere))
+    run.not_done.update(filter(None, (run.copies[uid][0].day for uid in elsewhere)))
+    for uid, why in torn.items():
+        run.fail(run.copies[uid][0], why)
+
+
+def _maybe_owed(run: ArchiveJob, failed: Collection[str]) -> list[str]:
+    """The UIDs of what was found and may have more than lies on volumes; `failed` are those that failed before."""
+    again = {*failed, *(study.study_instance_uid for study in lost_studies(run.ledger))}
     counts = archived_counts(run.ledger, run.copies)
-    owed = [
+    return [
         uid
         for uid, copies in run.copies.items()
-        if uid in attempts
-        or uid in lost
-        or any(needs_a_look(study, counts.get(uid, 0), run.dates.compared) for study in copies)
+        if uid in again or any(needs_a_look(study, counts.get(uid, 0), run.dates.compared) for study in copies)
     ]
-    mine = frozenset(owed) if run.dry_run else run.night.claim(list(run.copies))
+
+
+def _asked(run: ArchiveJob, uids: Sequence[str]) -> tuple[list[Study], dict[str, MkisoError]]:
+    """Each of these studies with what it holds, as it is taken from one source; and of others why they can't be: a
+    source is away, none has it wholly, or two have it of two patients.
+    """
     asked: list[Study] = []
-    listed, torn = _each(run, filter(mine.__contains__, owed), partial(_copies, failed_in_a_row=Counter()))
-    is_for = rules_of(sources_of(settings), date.today())
+    listed, torn = _each(run, uids, partial(_copies, failed_in_a_row=Counter()))
+    is_for = rules_of(sources_of(run.job.settings), date.today())
     for uid, copies in listed.items():
         try:
             if run.not_asked and not _is_compared_later(run, copies):
@@ -145,36 +171,25 @@ def plan_night(run: ArchiveJob) -> None:
                     "across its date: the next night tries it again."
                 )
             asked += chosen(copies, is_for=is_for).studies
-        except MkisoError as error:  # a source is away, none has it wholly, or two have it of two patients
+        except MkisoError as error:
             torn[uid] = error
-    planned = plan(
-        asked,
-        archived(run.ledger, [study.study_instance_uid for study in asked]),
-        attempts if run.scheduled else {},
-        settings.archive.max_attempts,
-    )
+    return asked, torn
+
+
+def _take_up(run: ArchiveJob, planned: Plan, mine: frozenset[str]) -> None:
+    """What is to be archived waits from now on; the rest of what was claimed is given back."""
     to_archive = [work.study for work in planned.to_archive]
-    if run.dry_run:
-        given_up = tuple(study.label for study in planned.given_up)
-        untold = [run.copies[uid][0].label for uid in torn]
-        run.words = dry_run_words(len(run.copies), len(to_archive), planned.images, given_up, untold)
-        return
     run.night.complete([study.study_instance_uid for study in planned.complete])
     on_volumes = mine - {study.study_instance_uid for study in to_archive}
     _clear_left_overs(run, on_volumes)
     run.night.release(on_volumes)
     run.waiting.extend(patient_by_patient(to_archive))
-    elsewhere = [uid for uid in owed if uid not in mine]
-    run.outcome = replace(run.outcome, elsewhere=len(elsewhere))
-    run.not_done.update(filter(None, (run.copies[uid][0].day for uid in elsewhere)))
     run.log.info(
         "%s studies to archive, %s are complete, %s are empty.",
         len(to_archive),
         len(planned.complete),
         len(planned.empty),
     )
-    for uid, why in torn.items():
-        run.fail(run.copies[uid][0], why)
 
 
 def _each(

@@ -221,30 +221,35 @@ class PrefectOrchestrator:
             return Asked(str(last.id), joined=True)
         if queued >= self._settings.server.max_queued_jobs:
             raise self._full()
-        # Each run is created under the question's key and the id of the run before it, so webhooks that race make
-        # one run. The chain is followed to its end, since the newest run by time need not be the last link: an
-        # operator may have retried an older one. Its end is the run that this makes, whatever is said of it: no
-        # question makes two. That it is made by this the run says itself: the answer that it was created may have been
-        # lost, and by a server's clock that was set back an old run is a new one.
-        before = last
+        labels = {REQUEST_ID_LABEL: request_id, ASK_LABEL: ask}
+        run = await self._made(question, deployment_id, last, labels)
+        return Asked(str(run.id), ended_before=last.end_time if last and last.state_type == "COMPLETED" else None)
+
+    async def _made(self, question: Question, deployment_id: str, before: Run | None, labels: dict[str, str]) -> Run:
+        """The run of a question, made under the question's key and the id of the run before it: so webhooks that race
+        make one run.
+
+        The chain is followed to its end, since the newest run by time need not be the last link: an operator may have
+        retried an older one. Its end is the run that this makes, whatever is said of it: no question makes two. That it
+        is made by this the run says itself: the answer that it was created may have been lost, and by a server's clock
+        that was set back an old run is a new one.
+        """
+        wanted = {
+            "parameters": question.parameters,
+            "name": question.run_name,
+            "state": {"type": "SCHEDULED"},
+            "tags": [question.tag],
+            "labels": labels,
+        }
         while True:
-            asked = {
-                "parameters": question.parameters,
-                "name": question.run_name,
-                "state": {"type": "SCHEDULED"},
-                "tags": [question.tag],
-                "labels": {REQUEST_ID_LABEL: request_id, ASK_LABEL: ask},
-                "idempotency_key": f"{question.key}:{before.id if before else 'first'}",
-            }
+            key = f"{question.key}:{before.id if before else 'first'}"
+            address = f"/deployments/{deployment_id}/create_flow_run"
             self._is_creating = True
-            run = Run.model_validate(await self._api.post(f"/deployments/{deployment_id}/create_flow_run", asked))
+            run = Run.model_validate(await self._api.post(address, {**wanted, "idempotency_key": key}))
             self._is_creating = False
             joins = run.state_type in JOINABLE and _answers(run.parameters, question) and self._is_due(run)
-            if run.labels.get(ASK_LABEL) == ask or (joins and not await self._has_told(run)):
-                return Asked(
-                    str(run.id),
-                    ended_before=last.end_time if last and last.state_type == "COMPLETED" else None,
-                )
+            if run.labels.get(ASK_LABEL) == labels[ASK_LABEL] or (joins and not await self._has_told(run)):
+                return run
             before = run
 
     async def standing(self, job_id: str) -> Standing:
