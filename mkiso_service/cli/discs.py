@@ -86,24 +86,11 @@ def burn(
     from mkiso.formats.folder import require_place
     from mkiso.formats.registry import FORMATS, ISO
     from mkiso.media.names import PART, filename
-    from mkiso_service.cli.burning import ON_A_STICK, burn_into
     from mkiso_service.cli.burning import burn as burn_disc
+    from mkiso_service.cli.burning import burn_into
 
     console = Console(soft_wrap=True, stderr=as_json)
-    if form and form not in FORMATS:
-        raise click.BadParameter(f"there are: {', '.join(FORMATS)}", param_hint="--format")
-    if place and output:
-        raise click.UsageError("--to writes files into a folder: leave -o out.")
-    if place and form and form not in ON_A_STICK:
-        raise click.UsageError(
-            f"--to writes the files of a stick: --format {' or '.join(ON_A_STICK)}. A file of the format {form} stays "
-            f"one file: write it there with -o {place / f'disc{FORMATS[form].suffix}'}."
-        )
-    is_locked = bool(form) and FORMATS[form].is_encrypted
-    if letter_name and not is_locked:
-        raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
-    if letter_name and deidentified:
-        raise click.UsageError("--letter is for a patient, and a de-identified copy is nobody's.")
+    _require_sense(form, output, place, letter_name, deidentified=deidentified)
     base = "deidentified" if deidentified else filename("-".join(request.accession_numbers))
     name = f"{base}{PART * bool(request.selection)}"
     target = place or place_of(output, f"{name}{FORMATS[form or ISO.name].suffix}", force=force)
@@ -115,21 +102,42 @@ def burn(
             require_place(place, beside=beside_others)
         held = set(place.iterdir()) if place else set()
         request = confirmed(console, client, replace(request, form=form, deidentified=deidentified), yes=yes)
+        try:
+            if place:
+                job, files = burn_into(console, client, request, place, letter=letter_file)
+            else:
+                job, files = burn_disc(console, client, request, target, letter=letter_file)
+        except KeyboardInterrupt:
+            is_locked = bool(form) and FORMATS[form].is_encrypted
+            console.print(_stopped(target, held if place else None, is_locked=is_locked), markup=False)
+            return FAILED
     except OSError as error:
         raise click.FileError(str(error.filename or target), error.strerror) from None
-    try:
-        if place:
-            job, files = burn_into(console, client, request, place, letter=letter_file)
-        else:
-            job, files = burn_disc(console, client, request, target, letter=letter_file)
-    except OSError as error:
-        raise click.FileError(str(error.filename or target), error.strerror) from None
-    except KeyboardInterrupt:
-        console.print(_stopped(target, held if place else None, is_locked=is_locked), markup=False)
-        return FAILED
     if as_json:
         tell({"job": job, "files": files})
     return 0
+
+
+def _require_sense(
+    form: str, output: str | None, place: Path | None, letter_name: str | None, *, deidentified: bool
+) -> None:
+    """Raise click.UsageError for options that contradict each other."""
+    from mkiso.formats.registry import FORMATS
+    from mkiso_service.cli.burning import ON_A_STICK
+
+    if form and form not in FORMATS:
+        raise click.BadParameter(f"there are: {', '.join(FORMATS)}", param_hint="--format")
+    if place and output:
+        raise click.UsageError("--to writes files into a folder: leave -o out.")
+    if place and form and form not in ON_A_STICK:
+        raise click.UsageError(
+            f"--to writes the files of a stick: --format {' or '.join(ON_A_STICK)}. A file of the format {form} stays "
+            f"one file: write it there with -o {place / f'disc{FORMATS[form].suffix}'}."
+        )
+    if letter_name and not (form and FORMATS[form].is_encrypted):
+        raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
+    if letter_name and deidentified:
+        raise click.UsageError("--letter is for a patient, and a de-identified copy is nobody's.")
 
 
 def _stopped(target: Path, held: set[Path] | None, *, is_locked: bool) -> str:
