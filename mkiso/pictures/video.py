@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+    _Packet = Packet[VideoStream]
+
 _ALL_DECODED = 10 * MOST_CHOSEN  # frames; of more, those that need no other
 _LONGEST_MS = 200.0  # for which a picture of a long video stands, so that it doesn't take as long as the video
 _OPTIONS = {  # no other format than those of DICOM's videos, and nothing that lies elsewhere
@@ -138,28 +140,32 @@ class VideoFrames:
 
     def _decoded(self) -> Iterator[tuple[int, VideoFrame]]:
         """Each frame that can be decoded, and which it is, from 0, in the order in which they are shown."""
-        survey, numbers = self._survey, self._survey.numbers
-        of_time = dict(zip(survey.times, numbers, strict=False))
-        given = -1
         with _opened(_Stream(self._file, self._fragments)) as (container, stream):
-            context = stream.codec_context
-            if survey.are_decoded_alone:
-                for at, packet in enumerate(_packets(container, stream)):
-                    if survey.alone[at] and numbers[at] in self._wanted:
-                        for frame in (*(_frames(context, packet) or ()), *(_frames(context, None) or ())):
-                            if not frame.is_corrupt:
-                                yield numbers[at], frame
-                        context.flush_buffers()
-                return
-            is_whole = True
-            for each in chain(_packets(container, stream), [None]):
-                frames = _frames(context, each)
-                is_whole = is_whole and frames is not None
-                for frame in frames or ():
-                    given = given + 1 if frame.pts is None else of_time.get(frame.pts, given + 1)
-                    is_whole = (is_whole or frame.key_frame) and not frame.is_corrupt
-                    if is_whole:  # others up to the next that needs none of them may show what they don't hold
-                        yield given, frame
+            packets, context = _packets(container, stream), stream.codec_context
+            yield from (self._alone if self._survey.are_decoded_alone else self._together)(packets, context)
+
+    def _alone(self, packets: Iterator[_Packet], context: VideoCodecContext) -> Iterator[tuple[int, VideoFrame]]:
+        """The wanted frames among those that need no other."""
+        for packet, number, is_alone in zip(packets, self._survey.numbers, self._survey.alone, strict=False):
+            if not is_alone or number not in self._wanted:
+                continue
+            for frame in (*(_frames(context, packet) or ()), *(_frames(context, None) or ())):
+                if not frame.is_corrupt:
+                    yield number, frame
+            context.flush_buffers()
+
+    def _together(self, packets: Iterator[_Packet], context: VideoCodecContext) -> Iterator[tuple[int, VideoFrame]]:
+        """All frames, one after the other."""
+        of_time = dict(zip(self._survey.times, self._survey.numbers, strict=False))
+        number, is_whole = -1, True
+        for packet in chain(packets, [None]):
+            frames = _frames(context, packet)
+            is_whole = is_whole and frames is not None
+            for frame in frames or ():
+                number = number + 1 if frame.pts is None else of_time.get(frame.pts, number + 1)
+                is_whole = (is_whole or frame.key_frame) and not frame.is_corrupt
+                if is_whole:  # others up to the next that needs none of them may show what they don't hold
+                    yield number, frame
 
 
 class _Stream(io.RawIOBase):
@@ -233,7 +239,7 @@ def _surveyed(stream: _Stream) -> _Survey:
     return _Survey(whole, tuple(alone), float(1000 / rate) if rate else None)
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[_Packet]:
     """Up to the end, or to where it can't be followed further."""
     from av.error import FFmpegError
 
@@ -241,7 +247,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[
         yield from (packet for packet in container.demux(stream) if packet.size)
 
 
-def _frames(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> list[VideoFrame] | None:
+def _frames(context: VideoCodecContext, packet: _Packet | None) -> list[VideoFrame] | None:
     """What comes out for a packet, or at last; None for a damaged one."""
     from av.error import FFmpegError
 
