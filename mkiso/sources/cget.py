@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from mkiso.config.settings import Receiver
 from mkiso.config.sources import CGet
 from mkiso.config.storage import Storage
-from mkiso.errors import PacsBusy, PacsRefused
+from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
 from mkiso.network import dimse
 from mkiso.network.association import Gathered
 from mkiso.network.association import Sink as DataSink
@@ -210,48 +210,31 @@ class CGetRetrieval:
     def _get(self, association: PacsAssociation, target: Target, receiving: list[Reception]) -> MoveResult:
         command: dict[int, dimse.Value] = {dimse.COMMAND_FIELD: dimse.C_GET_RQ, dimse.PRIORITY: 0}
         association.request(command, STUDY_ROOT_GET, identifier(target))
-        limit = self._source.settings.response_timeout_seconds
-        began = heard = last = time.monotonic()
-        received = before = association.received_bytes
+        patience = _Patience(association, self._source.settings, self._sink.study)
         while True:
             message = association.receive_message(POLL_SECONDS)
             self.catch_up()
             self._sink.raise_if_stopped()
-            now = time.monotonic()
             if receiving and receiving[0].size > self._spool.max_instance_bytes:
                 raise PacsRefused(
                     f"{self._source.name} sends an instance that is larger than receiver.max_instance_gib. Look at its "
                     "log."
                 )
             if message is None:
-                if association.received_bytes > received:  # an image that is under way
-                    received, heard = association.received_bytes, now
-                if now - heard > limit:
-                    raise silent(self._source.settings, self._sink.study, "neither answered nor sent an image", limit)
-                if now - last > limit + (received - before) / LEAST_BYTES_PER_SECOND:
-                    raise silent(
-                        self._source.settings,
-                        self._sink.study,
-                        f"sent less than {LEAST_BYTES_PER_SECOND} bytes a second of an image",
-                        now - last,
-                    )
+                patience.wait()
                 continue
-            heard = last = now
-            received = before = association.received_bytes
+            patience.begin_anew()
             if message.command.field == dimse.C_STORE_RQ:
                 reception = message.data_set
                 status = reception.finish() if isinstance(reception, Reception) else dimse.CANNOT_UNDERSTAND
                 association.answer(message, status)
                 receiving.clear()
-                began = now
+                patience.take_image()
                 continue
             response = association.response_in(message)
             if not response.is_pending:
                 return result_of(response)
-            if now - began > limit * MAX_TIMEOUTS:
-                raise silent(
-                    self._source.settings, self._sink.study, "answered and sent no image", limit * MAX_TIMEOUTS
-                )
+            patience.take_answer()
 
     def _sop_classes(self) -> Mapping[str, str]:
         """The SOP class of each instance that is listed, where the PACS tells it (PS3.4 C.6.2.1.4: optional)."""
@@ -269,6 +252,46 @@ class CGetRetrieval:
                     if is_uid(sop_class := answer.uid(SOP_CLASS_UID)):
                         told[answer.uid(SOP_INSTANCE_UID)] = sop_class
         return told
+
+
+class _Patience:
+    """How long the PACS may be silent, be at one message, and answer without an image. Its functions raise PacsSilent
+    where that is over.
+    """
+
+    def __init__(self, association: PacsAssociation, pacs: CGet, study: Study) -> None:
+        self._association, self._pacs, self._study = association, pacs, study
+        self._limit = pacs.response_timeout_seconds
+        self.begin_anew()
+        self.take_image()
+
+    def begin_anew(self) -> None:
+        """A message is whole."""
+        self._message_came = self._heard = time.monotonic()
+        self._bytes_before = self._bytes = self._association.received_bytes
+
+    def take_image(self) -> None:
+        """The message that came last is an image."""
+        self._image_came = self._message_came
+
+    def take_answer(self) -> None:
+        """The message that came last only says how far the PACS is."""
+        if self._message_came - self._image_came > self._limit * MAX_TIMEOUTS:
+            raise self._silent("answered and sent no image", self._limit * MAX_TIMEOUTS)
+
+    def wait(self) -> None:
+        """No further message is whole."""
+        now = time.monotonic()
+        if self._association.received_bytes > self._bytes:  # an image that is under way
+            self._bytes, self._heard = self._association.received_bytes, now
+        if now - self._heard > self._limit:
+            raise self._silent("neither answered nor sent an image", self._limit)
+        at_it = now - self._message_came
+        if at_it > self._limit + (self._bytes - self._bytes_before) / LEAST_BYTES_PER_SECOND:
+            raise self._silent(f"sent less than {LEAST_BYTES_PER_SECOND} bytes a second of an image", at_it)
+
+    def _silent(self, what: str, seconds: float) -> PacsSilent:
+        return silent(self._pacs, self._study, what, seconds)
 
 
 def _pieces(target: Target, series: str, instances: Sequence[str]) -> list[Target]:
