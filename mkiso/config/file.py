@@ -276,7 +276,7 @@ class _SecretFile:
 
 
 def _secrets(
-    values: Mapping[str, Any], model: type[BaseModel], where: str = ""
+    values: dict[str, Any], model: type[BaseModel], where: str = ""
 ) -> Iterator[tuple[dict[str, Any], str, str]]:
     """Each secret that `values` give in some form: the section where it stands, its key there, and its dotted name."""
     for key, field in model.model_fields.items():
@@ -284,7 +284,7 @@ def _secrets(
         section = values.get(key)
         if field.annotation is SecretStr:
             if key in values or f"{key}_file" in values:
-                yield values, key, f"{where}{key}"  # type: ignore[misc]
+                yield values, key, f"{where}{key}"
         elif not isinstance(section, dict):
             continue
         elif SecretStr in kinds:  # a mapping of secrets

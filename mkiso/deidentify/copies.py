@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -183,7 +183,7 @@ def _copy(
     return Instance(made, read_header(target))
 
 
-def _pieces(source: BinaryIO, length: int):  # type: ignore[no-untyped-def]
+def _pieces(source: BinaryIO, length: int) -> Iterator[bytes]:
     while length:
         piece = source.read(min(length, _PIECE_BYTES))
         if not piece:
@@ -193,10 +193,11 @@ def _pieces(source: BinaryIO, length: int):  # type: ignore[no-untyped-def]
 
 
 def _encoded(data_set: Dataset) -> bytes:
-    buffer = DicomFileLike(BytesIO())
+    encoded = BytesIO()
+    buffer = DicomFileLike(encoded)
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_dataset(buffer, data_set)
-    return buffer.parent.getvalue()  # type: ignore[union-attr,no-any-return]
+    return encoded.getvalue()
 
 
 def _pixel_bytes(image: Dataset) -> int:

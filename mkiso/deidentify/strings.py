@@ -10,6 +10,7 @@ from functools import cache
 from babel.dates import get_month_names
 from pydicom import Dataset
 from pydicom._uid_dict import UID_dictionary
+from pydicom.multival import MultiValue
 
 from mkiso.languages import languages
 from mkiso.study.models import Patient, Study
@@ -190,8 +191,6 @@ def _whole(text: bytes, phrase: bytes) -> bool:
 
 
 def _values(value: object) -> Iterable[object]:
-    return () if value is None or value == "" else value if isinstance(value, list) or _is_several(value) else (value,)  # type: ignore[return-value]
-
-
-def _is_several(value: object) -> bool:
-    return hasattr(value, "append")
+    if value is None or value == "":
+        return ()
+    return value if isinstance(value, list | MultiValue) else (value,)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 from pydantic import ValidationError
 
@@ -88,7 +88,7 @@ class _Forked:
         return self._code
 
 
-def _forked(limits: Limits, server: Path | None) -> tuple[_Process, BinaryIO, BinaryIO] | None:
+def _forked(limits: Limits, server: Path | None) -> tuple[_Process, IO[bytes], IO[bytes]] | None:
     """A fork of the server's process, its input and output; None where no server answers."""
     if server is None:
         return None
@@ -105,7 +105,7 @@ def _forked(limits: Limits, server: Path | None) -> tuple[_Process, BinaryIO, Bi
     return process, os.fdopen(ours_in, "wb"), os.fdopen(ours_out, "rb")
 
 
-def _begun(limits: Limits) -> tuple[_Process, BinaryIO, BinaryIO]:
+def _begun(limits: Limits) -> tuple[_Process, IO[bytes], IO[bytes]]:
     """A new interpreter, its input and output."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "mkiso.pictures.worker", LIMITS.dump_json(limits).decode()],
@@ -115,7 +115,7 @@ def _begun(limits: Limits) -> tuple[_Process, BinaryIO, BinaryIO]:
         env=bare_environment(),
     )
     assert process.stdin and process.stdout
-    return process, process.stdin, process.stdout  # type: ignore[return-value]
+    return process, process.stdin, process.stdout
 
 
 class WorkerProcess:

@@ -289,6 +289,8 @@ def _outside(ledger: Ledger, settings: Settings, source: Source) -> Iterator[str
 
 def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
     """Start a run of the deployment, and wait for its end where that is wanted. Raises OrchestratorUnavailable."""
+    import asyncio
+
     import httpx
 
     from mkiso.config.file import load
@@ -297,17 +299,17 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
     from mkiso_service.prefect.password import with_password
 
     begin_with(with_password(load()))
-    from prefect.deployments import run_deployment
+    from prefect.deployments import arun_deployment
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
     parameters = {"date_from": first.isoformat(), "date_to": last.isoformat(), "dry_run": dry_run}
     try:
-        run = run_deployment(NIGHTLY_ARCHIVE, parameters=parameters, timeout=None if wait else 0)
+        run = asyncio.run(arun_deployment(NIGHTLY_ARCHIVE, parameters=parameters, timeout=None if wait else 0))
     except (httpx.HTTPError, RuntimeError, ObjectNotFound, PrefectHTTPStatusError) as error:
         words = f"The archive can't be started ({type(error).__name__}). Is `mkiso serve` running?"
         raise OrchestratorUnavailable(words) from None
-    state = run.state  # type: ignore[union-attr]
-    click.echo(f"Run {run.name}: {state.name if state else 'started'}. {(state and state.message) or ''}".rstrip())  # type: ignore[union-attr]
+    state = run.state
+    click.echo(f"Run {run.name}: {state.name if state else 'started'}. {(state and state.message) or ''}".rstrip())
     return 0 if not wait or (state is not None and state.is_completed()) else 1
 
 
