@@ -292,8 +292,9 @@ class _Check:
         records = list(directory.DirectoryRecordSequence)
         if image.label and directory.get("FileSetID") != image.label:
             self._find("The file-set ID of DICOMDIR is not the volume identifier.")
-        self.findings += _broken_offsets(directory, records)
-        self._references(image, records, _owners(directory, records))
+        owners, wrong = _followed(directory, records)
+        self.findings += wrong
+        self._references(image, records, owners)
 
     def _references(self, image: Contents, records: list[Dataset], owners: Mapping[int, str]) -> None:
         referenced: set[PurePosixPath] = set()
@@ -451,43 +452,33 @@ def _is_of(owner: str, patient_id: str, encoded: bytes) -> bool:
     return owner == patient_id or owner.startswith(f"{patient_id} (") or f"#{digest}" in owner
 
 
-def _owners(directory: Dataset, records: list[Dataset]) -> dict[int, str]:
-    """Below which Patient ID each record stands, by where it lies."""
-    by_offset = {record.seq_item_tell: record for record in records}
-    owners: dict[int, str] = {}
-    waiting = [(int(directory.get("OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity", 0)), "")]
-    while waiting:
-        offset, owner = waiting.pop()
-        while (record := by_offset.get(offset)) is not None and offset not in owners:
-            is_patient = record.get("DirectoryRecordType") == "PATIENT"
-            owners[offset] = str(record.get("PatientID", "")).strip() if is_patient else owner
-            waiting.append((int(record.get("OffsetOfReferencedLowerLevelDirectoryEntity", 0)), owners[offset]))
-            offset = int(record.get("OffsetOfTheNextDirectoryRecord", 0))
-    return owners
-
-
-def _broken_offsets(directory: Dataset, records: list[Dataset]) -> Iterator[str]:
-    """Whether the records form the tree that their offsets say: each reached once, each below the type it belongs below
-    (PS3.3 F.2.1, F.4).
+def _followed(directory: Dataset, records: list[Dataset]) -> tuple[dict[int, str], list[str]]:
+    """Below which Patient ID each record stands, by where it lies; and what is wrong with the tree that their offsets
+    say: each is reached once, each below the type it belongs below (PS3.3 F.2.1, F.4).
     """
     by_offset = {record.seq_item_tell: record for record in records}
-    reached: set[int] = set()
-    waiting = [(int(directory.get("OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity", 0)), "")]
+    owners: dict[int, str] = {}
+    wrong: list[str] = []
+    is_broken = False
+    waiting = [(int(directory.get("OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity", 0)), "", "")]
     while waiting:
-        offset, above = waiting.pop()
+        offset, above, owner = waiting.pop()
         last = 0
         while offset:
             record = by_offset.get(offset)
-            if record is None or offset in reached:
-                yield "DICOMDIR has offsets that lead nowhere or in circles."
-                return
-            reached.add(offset)
+            if record is None or offset in owners:
+                is_broken = True
+                break
             kind = str(record.get("DirectoryRecordType", ""))
             if _LEVELS.get(kind, "SERIES") != above:
-                yield f"DICOMDIR has a record of type {kind} below {above or 'its root'}."
-            waiting.append((int(record.get("OffsetOfReferencedLowerLevelDirectoryEntity", 0)), kind))
+                wrong.append(f"DICOMDIR has a record of type {kind} below {above or 'its root'}.")
+            owners[offset] = str(record.get("PatientID", "")).strip() if kind == "PATIENT" else owner
+            waiting.append((int(record.get("OffsetOfReferencedLowerLevelDirectoryEntity", 0)), kind, owners[offset]))
             last, offset = offset, int(record.get("OffsetOfTheNextDirectoryRecord", 0))
         if not above and last != int(directory.get("OffsetOfTheLastDirectoryRecordOfTheRootDirectoryEntity", 0)):
-            yield "DICOMDIR names another last record than its last."
-    if len(reached) != len(records):
-        yield f"DICOMDIR has {len(records) - len(reached)} record(s) that no offset leads to."
+            wrong.append("DICOMDIR names another last record than its last.")
+    if is_broken:
+        wrong.append("DICOMDIR has offsets that lead nowhere or in circles.")
+    elif len(owners) != len(records):
+        wrong.append(f"DICOMDIR has {len(records) - len(owners)} record(s) that no offset leads to.")
+    return owners, wrong
