@@ -5,10 +5,9 @@ it refers to on the same disc, and why something is missing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import PurePosixPath
-from typing import Any
 
 from markupsafe import Markup
 from pydicom.uid import UID
@@ -256,43 +255,43 @@ def kind_title(report: ShownReport, spoken: Language) -> str:
 
 def report_page(shown: ShownReport, report: Report, targets: Targets, spoken: Language) -> ReportPage:
     """What the page of a report shows."""
-    body = report.body
-    facts: list[tuple[str, str]] = []
-    more: dict[str, Any] = {}
-    if isinstance(body, Structured):
-        facts = _standing(body, spoken)
-        more = {
-            "title_code": body.title,
-            "lines": tuple(_lines(body.items, targets, spoken)),
-        }
-    elif isinstance(body, Encapsulated):
-        facts = [
-            (spoken.gettext(_CDA[name]), spoken.dt(value) if name in _CDA_MOMENTS else value)
-            for name, value in body.facts
-        ]
-        more = {
-            "file": next(iter(shown.files), None),
-            "file_words": _file_words(body, spoken),
-            "narrative": Markup(body.narrative),  # noqa: S704  tags of a short list, all else escaped
-        }
-    elif isinstance(body, Recording):
-        more = {"charts": tuple(_charts(body, shown.files, spoken)), "annotations": body.annotations}
-    elif isinstance(body, Radiotherapy):
-        facts = [(name, _rt_value(name, value, spoken)) for name, value in body.facts]
-        more = {"tables": body.tables}
-    return ReportPage(
+    body, record_type = report.body, shown.leaf.record_type
+    page = ReportPage(
         page=shown.page,
         kind=type(body).__name__.lower() if body else "none",
         title=title_of(shown, spoken),
         date=spoken.da(report.date),
         time=spoken.tm(report.time),
         institution=report.institution,
-        facts=tuple((name, value) for name, value in facts if value),
+        facts=_facts(body, spoken),
         lacks=tuple(spoken.gettext(LACKS[lack]) for lack in report.lacks),
-        what=spoken.gettext(_WHAT[kind]) if (kind := shown.leaf.record_type) in _WHAT else "",
+        what=spoken.gettext(_WHAT[record_type]) if record_type in _WHAT else "",
         notices=tuple(_notices(body, spoken, has_newer=shown.has_newer)),
-        **more,
     )
+    if isinstance(body, Structured):
+        return replace(page, title_code=body.title, lines=tuple(_lines(body.items, targets, spoken)))
+    if isinstance(body, Encapsulated):
+        narrative = Markup(body.narrative)  # noqa: S704  tags of a short list, all else escaped
+        file = next(iter(shown.files), None)
+        return replace(page, file=file, file_words=_file_words(body, spoken), narrative=narrative)
+    if isinstance(body, Recording):
+        return replace(page, charts=tuple(_charts(body, shown.files, spoken)), annotations=body.annotations)
+    return replace(page, tables=body.tables) if isinstance(body, Radiotherapy) else page
+
+
+def _facts(body: Body | None, spoken: Language) -> tuple[tuple[str, str], ...]:
+    """What stands at the head of the page."""
+    facts: Iterable[tuple[str, str]] = ()
+    if isinstance(body, Structured):
+        facts = _standing(body, spoken)
+    elif isinstance(body, Encapsulated):
+        facts = (
+            (spoken.gettext(_CDA[name]), spoken.dt(value) if name in _CDA_MOMENTS else value)
+            for name, value in body.facts
+        )
+    elif isinstance(body, Radiotherapy):
+        facts = ((name, _rt_value(name, value, spoken)) for name, value in body.facts)
+    return tuple((name, value) for name, value in facts if value)
 
 
 def _standing(body: Structured, spoken: Language) -> list[tuple[str, str]]:
