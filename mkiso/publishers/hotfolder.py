@@ -134,26 +134,30 @@ class FolderPublisher(ABC):
                 f"{self.name}'s label can't show this patient's name, since {self.settings.label_encoding} has none of "
                 f"its letters; nothing was printed. Set publishers.{self.name}.label_encoding."
             )
-        ticket = self._staged(order)
         watch.progress(f"copying the image to {self.name}", 0, order.copies)
         try:
-            with self._told_as_unavailable("; nothing was printed"):
-                image = self._copy_image(order, watch)
-                texts = self.files(order, self.at_robot(image))
-                for suffix, text in texts.items():
-                    _write(
-                        ticket if suffix == self.ticket_suffix else self.staging / f"{order.order_id}{suffix}",
-                        self._encoded(text),
-                    )
-                sync_folder(self.staging)
-        except (PublisherUnavailable, PublisherRefused, ProofFailed):
-            self._tidy(order)
-            raise
-        try:
+            self._stage(order, watch)
             before_giving()
-        except (PrintUncertain, OSError):  # the order book is on mkiso's own disk, which may be full
-            self._tidy(order)
+        except (PublisherUnavailable, PublisherRefused, ProofFailed, PrintUncertain, OSError):
+            self._tidy(order)  # OSError: the order book is on mkiso's own disk, which may be full
             raise
+        self._give(order)
+        words = f"{self.name} has the order {order.order_id}."
+        return Receipt(self.name, order.order_id, "queued", len(order.instances), words, self._warnings(order))
+
+    def _stage(self, order: Order, watch: Watch) -> None:
+        """Image and ticket beside the folder. Raises PublisherUnavailable, PublisherRefused, ProofFailed."""
+        with self._told_as_unavailable("; nothing was printed"):
+            image = self._copy_image(order, watch)
+            for suffix, text in self.files(order, self.at_robot(image)).items():
+                is_ticket = suffix == self.ticket_suffix
+                file = self._staged(order) if is_ticket else self.staging / f"{order.order_id}{suffix}"
+                _write(file, self._encoded(text))
+            sync_folder(self.staging)
+
+    def _give(self, order: Order) -> None:
+        """The ticket into the folder: from now on the order is given. Raises PrintUncertain, PublisherUnavailable."""
+        ticket = self._staged(order)
         try:
             ticket.rename(self.directory / f"{order.order_id}{self.ticket_suffix}")
         except OSError as error:
@@ -167,8 +171,6 @@ class FolderPublisher(ABC):
             ) from None
         with suppress(OSError):  # some network file systems can't
             sync_folder(self.directory)
-        words = f"{self.name} has the order {order.order_id}."
-        return Receipt(self.name, order.order_id, "queued", len(order.instances), words, self._warnings(order))
 
     def was_given(self, order: Order) -> bool | None:
         """Whether the ticket was renamed in; one that wasn't is removed, so that it never will be."""
