@@ -227,24 +227,13 @@ class Provider:
 
     def _person(self, claims: Mapping[str, Any], id_token: str) -> Person:
         sign_in = self._settings
-        user = one_line(str(_at(claims, sign_in.user_claim) or ""))
-        if len(user) > MAX_USER:  # cut off, two people could be one
-            raise SignInFailed(f"The provider's name for you has more than {MAX_USER} characters (sign_in.user_claim).")
-        if not user:
-            raise SignInFailed(
-                f"The provider doesn't tell who you are: it has no claim {sign_in.user_claim} (sign_in.user_claim)."
-            )
+        user = self._user(claims)
         names = (_at(claims, each) for each in (sign_in.name_claim, "name", "preferred_username", "email"))
-        if user == SHARED_USER or user.startswith(KEY_USER):
-            raise SignInFailed(
-                "The provider calls you what mkiso calls a key: its administrator gives you another name."
-            )
         name = next((told for each in names if isinstance(each, str) and (told := one_line(each))), user)
         given = _at(claims, sign_in.role_claim)
-        values = given if isinstance(given, list) else [given]
-        held = {each for each in values if isinstance(each, str)}
-        hint = id_token if len(id_token) <= MAX_TOKEN else ""
+        held = {each for each in (given if isinstance(given, list) else [given]) if isinstance(each, str)}
         roles = tuple(role for role, meant in sign_in.roles.items() if held & set(meant))
+        hint = id_token if len(id_token) <= MAX_TOKEN else ""
         if not roles:
             raise NoRole(
                 "You are signed in at the provider, and have no role here: ask the administrator for one "
@@ -253,47 +242,66 @@ class Provider:
             )
         return Person(user, name[:MAX_NAME], roles, hint)
 
+    def _user(self, claims: Mapping[str, Any]) -> str:
+        """By what mkiso knows a person. Raises SignInFailed where that may be somebody else's, or a key's."""
+        claim = self._settings.user_claim
+        user = one_line(str(_at(claims, claim) or ""))
+        if len(user) > MAX_USER:  # cut off, two people could be one
+            raise SignInFailed(f"The provider's name for you has more than {MAX_USER} characters (sign_in.user_claim).")
+        if not user:
+            raise SignInFailed(f"The provider doesn't tell who you are: it has no claim {claim} (sign_in.user_claim).")
+        if user == SHARED_USER or user.startswith(KEY_USER):
+            raise SignInFailed(
+                "The provider calls you what mkiso calls a key: its administrator gives you another name."
+            )
+        return user
+
     def _ask(
         self, method: str, address: str, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """The provider's answer, a JSON object of bounded length. Raises ProviderUnavailable, SignInFailed."""
-        ends, connections = time.monotonic() + ANSWER_SECONDS, Connections()
-        hooks = {"request": [connections.follow]}
         try:
-            with (
-                httpx.Client(timeout=TIMEOUT_SECONDS, verify=self._trust(), event_hooks=hooks) as client,
-                connections.ending_after(ANSWER_SECONDS),
-                client.stream(
-                    method, address, headers={"accept": "application/json", **(headers or {})}, data=form
-                ) as answer,
-            ):
-                body = bytearray()
-                for piece in answer.iter_bytes():
-                    body += piece
-                    if len(body) > MAX_BYTES:
-                        raise ProviderUnavailable("The sign-in provider's answer is too long.")
-            status = answer.status_code
-            if time.monotonic() >= ends:  # the connection was ended then, which may be the end of a body
-                raise ProviderUnavailable("The sign-in provider's answer takes too long.")
+            status, body = self._fetched(method, address, headers or {}, form)
             if status in (400, 401) and form:
-                raise SignInFailed(_refusal(bytes(body)))
+                raise SignInFailed(_refusal(body))
             if status != 200:
                 raise ProviderUnavailable(
                     f"The sign-in provider answers with status {status} at {urlsplit(address).path}."
                 )
             told = json.loads(body)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            if time.monotonic() >= ends:
-                raise ProviderUnavailable("The sign-in provider's answer takes too long.") from None
-            raise ProviderUnavailable(
-                f"The sign-in provider can't be reached ({why_unreachable(error)}). Try again in a minute; discs that "
-                "are being made go on."
-            ) from None
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError):  # also of a token that no header can hold
             raise ProviderUnavailable("The sign-in provider's answer is no JSON.") from None
         if not isinstance(told, dict):
             raise ProviderUnavailable("The sign-in provider's answer is no JSON object.")
         return told
+
+    def _fetched(
+        self, method: str, address: str, headers: Mapping[str, str], form: Mapping[str, str] | None
+    ) -> tuple[int, bytes]:
+        """An answer's status and body, of bounded length and in bounded time. Raises ProviderUnavailable."""
+        ends, connections = time.monotonic() + ANSWER_SECONDS, Connections()
+        hooks = {"request": [connections.follow]}
+        headers = {"accept": "application/json", **headers}
+        body = bytearray()
+        try:
+            with (
+                httpx.Client(timeout=TIMEOUT_SECONDS, verify=self._trust(), event_hooks=hooks) as client,
+                connections.ending_after(ANSWER_SECONDS),
+                client.stream(method, address, headers=headers, data=form) as answer,
+            ):
+                for piece in answer.iter_bytes():
+                    body += piece
+                    if len(body) > MAX_BYTES:
+                        raise ProviderUnavailable("The sign-in provider's answer is too long.")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            if time.monotonic() < ends:  # later it is our own limit that has ended it
+                raise ProviderUnavailable(
+                    f"The sign-in provider can't be reached ({why_unreachable(error)}). Try again in a minute; discs "
+                    "that are being made go on."
+                ) from None
+        if time.monotonic() >= ends:  # the connection was ended then, which may be the end of a body
+            raise ProviderUnavailable("The sign-in provider's answer takes too long.")
+        return answer.status_code, bytes(body)
 
     def _trust(self) -> ssl.SSLContext:
         return trusting(self._settings.authority)
