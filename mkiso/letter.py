@@ -136,6 +136,13 @@ class _Page:
 
     def write(self, letter: Letter, most: int) -> None:
         """`most`: so many studies are named."""
+        self._write_head(letter)
+        self._write_contents(letter, most)
+        self._write_steps(letter)
+        self._write_end(letter)
+
+    def _write_head(self, letter: Letter) -> None:
+        """Whose disc it is, and of whom, beside the code."""
         spoken, sizes = self._spoken, self._sizes
         title = spoken.gettext("Your medical images")
         self._pdf.set_title(title)
@@ -149,30 +156,41 @@ class _Page:
         self._text(f"{patient_id}: {letter.patient_id}", sizes.text, beside=beside)
         if letter.address:
             self._pdf.set_y(max(self._pdf.get_y(), sizes.margin + sizes.code))
+
+    def _write_contents(self, letter: Letter, most: int) -> None:
+        """What is on it, and what isn't."""
+        spoken, size = self._spoken, self._sizes.text
         self._heading(spoken.gettext("What is on it"))
         for study in letter.studies[:most]:
             self._study(study)
         if left := len(letter.studies) - most:
             self._text(
-                spoken.ngettext("and %(number)s more examination", "and %(number)s more examinations", left), sizes.text
+                spoken.ngettext("and %(number)s more examination", "and %(number)s more examinations", left), size
             )
         if letter.is_part:
             not_all = spoken.gettext("Not everything is on this disc.")
             chosen = spoken.gettext("It holds only what was chosen of these examinations.")
-            self._text(f"{not_all} {chosen}", sizes.text, gap=0.25)
+            self._text(f"{not_all} {chosen}", size, gap=0.25)
         for words in letter.lacks:
-            self._text(spoken.gettext(words), sizes.text, gap=0.25)
+            self._text(spoken.gettext(words), size, gap=0.25)
         if (discs := letter.discs) > 1:
             words = spoken.ngettext(
                 "This is %(number)s disc.", "These are %(number)s discs; keep them together.", discs
             )
-            self._text(words, sizes.text)
+            self._text(words, size)
+
+    def _write_steps(self, letter: Letter) -> None:
+        """How one looks at it."""
+        spoken, size = self._spoken, self._sizes.text
         self._heading(spoken.gettext("How to look at it"))
         for step, words in enumerate(_steps(letter, spoken), 1):
-            self._text(f"{spoken.number(step)}.  {words}", sizes.text)
+            self._text(f"{spoken.number(step)}.  {words}", size)
         if letter.has_pages:
-            words = spoken.gettext("The pictures on these pages are for looking at, not for diagnosis.")
-            self._text(words, sizes.text)
+            self._text(spoken.gettext("The pictures on these pages are for looking at, not for diagnosis."), size)
+
+    def _write_end(self, letter: Letter) -> None:
+        """Whom to ask, and what is for this letter alone."""
+        spoken, sizes = self._spoken, self._sizes
         self._heading(spoken.gettext("Questions, or not your disc?"))
         for words in _whom_to_ask(letter, spoken):
             self._text(words, sizes.text)
