@@ -178,32 +178,40 @@ def converted(arrival: Arrival, target: Path, pool: DecompressPool) -> Arrival:
     _require_decoder(arrival)
     pixels = target.with_suffix(".pixels")
     try:
-        try:
-            with encoded_data_set(arrival.path) as (data, offset, encoding):
-                found = elements(data, offset, len(data), encoding, _WANTED)
-                _refuse_doubtful(arrival, data, found, is_big=encoding is EXPLICIT_BIG)
-                changes: Changes = {}
-                if arrival.transfer_syntax_uid in DECODED and _PIXELS in found:
-                    told = pool.submit(DecompressRequest(arrival.path, pixels)).result()
-                    if told.size != _size(data, found) or told.size != pixels.stat().st_size:
-                        raise NotDisplayable(Reason.DECODER_CRASHED)
-                    changes = _changes(arrival, data, found, told, pixels)
-                with closing(_Hashed(target)) as out:
-                    out.write(file_head(arrival.sop_class_uid, arrival.sop_instance_uid, EXPLICIT_LITTLE_ENDIAN))
-                    reencode(data, offset, encoding, out, explicit=True, changes=changes)
-        except NotDisplayable as error:
-            raise not_convertible(arrival, error.reason.words) from None
-        except DamagedInstance as error:
-            raise not_convertible(arrival, error.words) from None
+        out, changed = _write(arrival, target, pixels, pool)
         require_unchanged(arrival)
-        _prove(arrival, target, frozenset(changes))
-        made = replace(arrival, path=target, size=out.size, sha256=out.sha256.hexdigest())
-        return replace(made, transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN)
+        _prove(arrival, target, changed)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     finally:
         pixels.unlink(missing_ok=True)
+    made = replace(arrival, path=target, size=out.size, sha256=out.sha256.hexdigest())
+    return replace(made, transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN)
+
+
+def _write(arrival: Arrival, target: Path, pixels: Path, pool: DecompressPool) -> tuple[_Hashed, frozenset[int]]:
+    """What was written to `target`, and which elements had to change; what is decompressed lies in `pixels` meanwhile.
+    Raises NotConvertible.
+    """
+    try:
+        with encoded_data_set(arrival.path) as (data, offset, encoding):
+            found = elements(data, offset, len(data), encoding, _WANTED)
+            _refuse_doubtful(arrival, data, found, is_big=encoding is EXPLICIT_BIG)
+            changes: Changes = {}
+            if arrival.transfer_syntax_uid in DECODED and _PIXELS in found:
+                told = pool.submit(DecompressRequest(arrival.path, pixels)).result()
+                if told.size != _size(data, found) or told.size != pixels.stat().st_size:
+                    raise NotDisplayable(Reason.DECODER_CRASHED)
+                changes = _changes(arrival, data, found, told, pixels)
+            with closing(_Hashed(target)) as out:
+                out.write(file_head(arrival.sop_class_uid, arrival.sop_instance_uid, EXPLICIT_LITTLE_ENDIAN))
+                reencode(data, offset, encoding, out, explicit=True, changes=changes)
+    except NotDisplayable as error:
+        raise not_convertible(arrival, error.reason.words) from None
+    except DamagedInstance as error:
+        raise not_convertible(arrival, error.words) from None
+    return out, frozenset(changes)
 
 
 def require_unchanged(arrival: Arrival) -> None:
