@@ -182,24 +182,30 @@ class PrefectOrchestrator:
                 failed_at, words = self._failed
                 if failed_at > begun:  # whoever asked before had no answer: nobody waits for the same again
                     raise OrchestratorUnavailable(words)
-                asked_at = time.monotonic()
-                unsure = self._unsure.get(question.key)
-                if unsure is None or asked_at - unsure[0] > UNSURE_SECONDS:
-                    unsure = asked_at, uuid4().hex
-                try:
-                    async with self._prefect():
-                        asked = await self._asked(question, request_id, unsure[1])
-                    self._unsure.pop(question.key, None)
-                    return asked
-                except OrchestratorUnavailable as error:
-                    if (now := time.monotonic()) - asked_at > CALL_SECONDS / 2:  # else it had one, of its own question
-                        self._failed = now, error.words
-                    if self._is_creating and question.kind == "print":
-                        self._unsure[question.key] = unsure
-                        raise PrintUncertain(UNSURE) from None
-                    raise
+                return await self._ask_now(question, request_id)
         finally:
             self._coming -= 1
+
+    async def _ask_now(self, question: Question, request_id: str) -> Asked:
+        """`ask` when it is its turn. Where it isn't known whether a print's run was made, whoever asks again soon asks
+        under the same id.
+        """
+        asked_at = time.monotonic()
+        unsure = self._unsure.get(question.key)
+        if unsure is None or asked_at - unsure[0] > UNSURE_SECONDS:
+            unsure = asked_at, uuid4().hex
+        try:
+            async with self._prefect():
+                asked = await self._asked(question, request_id, unsure[1])
+        except OrchestratorUnavailable as error:
+            if (now := time.monotonic()) - asked_at > CALL_SECONDS / 2:  # else it had one, of its own question
+                self._failed = now, error.words
+            if self._is_creating and question.kind == "print":
+                self._unsure[question.key] = unsure
+                raise PrintUncertain(UNSURE) from None
+            raise
+        self._unsure.pop(question.key, None)
+        return asked
 
     async def _asked(self, question: Question, request_id: str, ask: str) -> Asked:
         self._is_creating = False
