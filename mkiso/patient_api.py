@@ -83,28 +83,27 @@ def look_up(settings: PatientApi, accession_number: str, until: float = math.inf
     for attempt in range(settings.retries + 1):
         limit_seconds, connections = max(0.0, min(settings.timeout_seconds, until - time.monotonic())), Connections()
         deadline = time.monotonic() + limit_seconds
-        with (
-            httpx.Client(
-                headers=headers,
-                timeout=settings.timeout_seconds,
-                follow_redirects=False,
-                trust_env=False,
-                verify=verify,
-                event_hooks={"request": [connections.follow]},
-            ) as client,
-            connections.ending_after(limit_seconds),
-        ):
-            answer = _ask(client, url, deadline, limit_seconds)
-        if isinstance(answer, _Failed) and answer.transient and attempt < settings.retries:
-            pause = _pause(attempt, answer.retry_after)
-            if time.monotonic() + pause < until:
-                time.sleep(pause)
-                continue
-        if isinstance(answer, _Failed):
-            raise PatientApiUnavailable(
-                f"The patient API at {url.host} {answer.words}. The disc can be made with the PACS's own data."
-            )
-        return None if answer is None else patient_of(answer, settings)
+        try:
+            with (
+                httpx.Client(
+                    headers=headers,
+                    timeout=settings.timeout_seconds,
+                    follow_redirects=False,
+                    trust_env=False,
+                    verify=verify,
+                    event_hooks={"request": [connections.follow]},
+                ) as client,
+                connections.ending_after(limit_seconds),
+            ):
+                answer = _ask(client, url, deadline, limit_seconds)
+            return None if answer is None else patient_of(answer, settings)
+        except _Failed as failed:
+            pause = _pause(attempt, failed.retry_after)
+            if not failed.transient or attempt == settings.retries or time.monotonic() + pause >= until:
+                raise PatientApiUnavailable(
+                    f"The patient API at {url.host} {failed.words}. The disc can be made with the PACS's own data."
+                ) from None
+        time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -139,18 +138,19 @@ def birth_date_of(text: str) -> str:
     return ""
 
 
-class _Failed:
+class _Failed(Exception):
     """An attempt that brought no answer: in words, whether another may, and what the server said of when."""
 
     def __init__(self, words: str, *, transient: bool = False, retry_after: str = "") -> None:
+        super().__init__(words)
         self.words = words
         self.transient = transient
         self.retry_after = retry_after
 
 
 def _ask(client: httpx.Client, url: httpx.URL, deadline: float, limit_seconds: float) -> Any:
-    """One attempt: the JSON, None for 404, or _Failed. Redirects are followed on the same host and port only, and never
-    from https to http.
+    """One attempt: the JSON, None for 404. Redirects are followed on the same host and port only, and never from https
+    to http. Raises _Failed.
     """
     for _ in range(MAX_REDIRECTS + 1):
         left = deadline - time.monotonic()
@@ -163,15 +163,15 @@ def _ask(client: httpx.Client, url: httpx.URL, deadline: float, limit_seconds: f
                 target = url.join(response.headers["Location"])
         except (httpx.TransportError, httpx.InvalidURL) as error:
             if isinstance(error, httpx.TimeoutException) or time.monotonic() >= deadline:
-                return _Failed(f"didn't answer within {limit_seconds:.3g} s", transient=True)
-            return _Failed(
+                raise _Failed(f"didn't answer within {limit_seconds:.3g} s", transient=True) from None
+            raise _Failed(
                 f"can't be reached ({why_unreachable(error)})", transient=isinstance(error, httpx.TransportError)
-            )
+            ) from None
         upgraded = (url.scheme, target.scheme) == ("http", "https") and target.port is None
         if target.host != url.host or not (upgraded or (target.scheme, target.port) == (url.scheme, url.port)):
-            return _Failed("redirects to another address, which isn't followed; correct patient_api.base_url")
+            raise _Failed("redirects to another address, which isn't followed; correct patient_api.base_url")
         url = target
-    return _Failed("redirects in a circle")
+    raise _Failed("redirects in a circle")
 
 
 def _read(response: httpx.Response, deadline: float) -> Any:
@@ -179,22 +179,22 @@ def _read(response: httpx.Response, deadline: float) -> Any:
         return None
     if response.status_code != httpx.codes.OK:
         transient = response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error
-        return _Failed(
+        raise _Failed(
             f"answers {response.status_code}", transient=transient, retry_after=response.headers.get("Retry-After", "")
         )
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":  # a few bytes may become gigabytes
-        return _Failed("answers compressed, which wasn't asked for")
+        raise _Failed("answers compressed, which wasn't asked for")
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            return _Failed(f"answers with more than {MAX_ANSWER_BYTES} bytes")
+            raise _Failed(f"answers with more than {MAX_ANSWER_BYTES} bytes")
     if time.monotonic() >= deadline:  # the connection was ended then, which may be the end of a body
         raise httpx.ReadTimeout("the whole answer takes too long")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        return _Failed("answers with what is no JSON")
+        raise _Failed("answers with what is no JSON") from None
 
 
 def _pause(attempt: int, retry_after: str) -> float:
