@@ -5,6 +5,7 @@ No error's words hold an address's query: a patient's name may stand there.
 
 from __future__ import annotations
 
+import json
 import math
 import ssl
 import threading
@@ -57,31 +58,34 @@ class Access(httpx.Auth):
 
     def _granted(self) -> str:
         with self._lock:
-            if time.monotonic() < self._ends:
-                return self._token
-            settings = self._settings
-            form = {"grant_type": "client_credentials", **({"scope": settings.scope} if settings.scope else {})}
-            name = httpx.BasicAuth(settings.user, secret_of(settings))
-            with open_client(settings, auth=name, connections=self._connections) as client:
-                try:
-                    with client.stream("POST", settings.token_url, data=form) as answer:
-                        ends = time.monotonic() + settings.response_timeout_seconds
-                        told = httpx.Response(
-                            answer.status_code, content=b"".join(pieces_of(answer, ends, MAX_TOKEN_BYTES))
-                        ).json()
-                        token, seconds = told["access_token"], float(told.get("expires_in", 60))
-                except httpx.HTTPError as error:
-                    who = f"The token server of {named(settings)}"
-                    raise _by_certificate(settings, who, error) or PacsUnreachable(f"{who} {_reason(error)}.") from None
-                except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-                    raise PacsRefused(
-                        f"The token server of {named(settings)} gives no token. Check user, secret_file, scope and "
-                        f"token_url in {settings.section}."
-                    ) from None
-            if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-                raise PacsRefused(f"The token server of {named(settings)} gives a token that can't be sent.")
-            self._token, self._ends = token, time.monotonic() + max(0.0, seconds - RENEW_SECONDS)
-            return token
+            if time.monotonic() >= self._ends:
+                self._token, seconds = self._new_token()
+                self._ends = time.monotonic() + max(0.0, seconds - RENEW_SECONDS)
+            return self._token
+
+    def _new_token(self) -> tuple[str, float]:
+        """A token, and how many seconds it is good for. Raises PacsUnreachable, PacsRefused."""
+        settings = self._settings
+        who = f"The token server of {named(settings)}"
+        form = {"grant_type": "client_credentials", **({"scope": settings.scope} if settings.scope else {})}
+        name = httpx.BasicAuth(settings.user, secret_of(settings))
+        try:
+            with (
+                open_client(settings, auth=name, connections=self._connections) as client,
+                client.stream("POST", settings.token_url, data=form) as answer,
+            ):
+                ends = time.monotonic() + settings.response_timeout_seconds
+                told = json.loads(b"".join(pieces_of(answer, ends, MAX_TOKEN_BYTES)))
+            token, seconds = told["access_token"], float(told.get("expires_in", 60))
+        except httpx.HTTPError as error:
+            raise _by_certificate(settings, who, error) or PacsUnreachable(f"{who} {_reason(error)}.") from None
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            raise PacsRefused(
+                f"{who} gives no token. Check user, secret_file, scope and token_url in {settings.section}."
+            ) from None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise PacsRefused(f"{who} gives a token that can't be sent.")
+        return token, seconds
 
 
 def secret_of(settings: DicomWeb) -> str:
