@@ -123,23 +123,16 @@ class _Attempts:
                 result, step = self._attempt(retrieval, wanted)
                 if step in (Step.DONE, Step.PROVE):
                     return step is Step.DONE
-                if step is Step.COARSER and wanted[-1].level == self._coarsest:
-                    step = Step.FAIL
-                if step is Step.COARSER:
-                    self._finest, self._most = _COARSER[wanted[-1].level], None
-                    continue
                 if step is Step.SPLIT:
                     continue
-                if step is Step.FAIL or attempt >= rules.move_attempts:
-                    if self._may_come_alone(result):
-                        self._most = 1
-                        continue
-                    failed = (
-                        None
-                        if self._refused() or self._sink.lost_associations
-                        else self._source.failure(result, self._study, self._came)
-                    )
-                    raise failed or self._incomplete(result)
+                if step is Step.COARSER and wanted[-1].level != self._coarsest:
+                    self._finest, self._most = _COARSER[wanted[-1].level], None
+                    continue
+                if step in (Step.COARSER, Step.FAIL) or attempt >= rules.move_attempts:
+                    if not self._may_come_alone(result):
+                        raise self._failure(result)
+                    self._most = 1
+                    continue
                 if step is Step.BACK_OFF:
                     self._pause(retrieval, rules.back_off_seconds * 2 ** (attempt - 1))
                 attempt += 1
@@ -257,6 +250,12 @@ class _Attempts:
         ]
         more = f" and {len(unsent) - NAMED_ALONE} more" if len(unsent) > NAMED_ALONE else ""
         return f"Asked for alone, the PACS doesn't send {', '.join(named)}{more}: look at its log."
+
+    def _failure(self, result: MoveResult) -> Exception:
+        """In the source's own words, where nothing of it failed here."""
+        failed_here = self._refused() or self._sink.lost_associations
+        failure = None if failed_here else self._source.failure(result, self._study, self._came)
+        return failure or self._incomplete(result)
 
     def _incomplete(self, result: MoveResult) -> Exception:
         hints = []
