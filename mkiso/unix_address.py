@@ -26,6 +26,19 @@ def unix_address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def connected(path: Path, timeout_seconds: float) -> socket.socket:
+    """A connection to whoever listens at `path`, and waits no longer for anything. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_seconds)
+        with unix_address(path) as address:
+            connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def listening(path: Path, backlog: int) -> socket.socket:
     """A Unix socket, mode 0600, in the place of what an earlier process has left: whoever sees it can connect to it.
     Raises OSError.

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from mkiso.errors import Unforeseen
 from mkiso.pictures.messages import ANSWER, LIMITS, QUESTIONS, Answer, Limits, Question
 from mkiso.pictures.values import Reason
-from mkiso.unix_address import unix_address
+from mkiso.unix_address import connected
 
 _START_SECONDS = 120
 _END_SECONDS = 60
@@ -59,11 +59,8 @@ class _Forked:
     """
 
     def __init__(self, limits: Limits, server: Path, descriptors: tuple[int, int]) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._connection.settimeout(_END_SECONDS)
+        self._connection = connected(server, _END_SECONDS)
         try:
-            with unix_address(server) as address:
-                self._connection.connect(address)
             socket.send_fds(self._connection, [LIMITS.dump_json(limits)], descriptors)
             self._told = self._connection.makefile("rb")
             self.pid = int(self._told.readline())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Self
 
 from mkiso.errors import InstanceConflict, ReceiverUnavailable, StorageFull
 from mkiso.study.models import Arrival
-from mkiso.unix_address import unix_address
+from mkiso.unix_address import connected
 
 CONNECT_TIMEOUT_SECONDS = ANSWER_TIMEOUT_SECONDS = 10
 
@@ -152,13 +151,9 @@ class _Lines:
     def __init__(self, socket_path: Path, timeout_seconds: float = CONNECT_TIMEOUT_SECONDS) -> None:
         self._unread = bytearray()
         self._waiting: deque[bytes] = deque()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout_seconds)
         try:
-            with unix_address(socket_path) as address:
-                self._socket.connect(address)
+            self._socket = connected(socket_path, timeout_seconds)
         except OSError as error:
-            self._socket.close()
             raise ReceiverUnavailable(
                 f"The receiver can't be reached at {socket_path} ({error.strerror or error}): is it running?"
             ) from None
