@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ from mkiso.deidentify.pseudonyms import Pseudonyms
 from mkiso.deidentify.regions import Box, blackened, require_black
 from mkiso.deidentify.strings import Strings
 from mkiso.errors import NotConvertible, NotDeidentifiable
+from mkiso.storage.files import private
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.identity import significant
 from mkiso.study.models import Arrival, Expected, Instance, Study
@@ -161,8 +161,7 @@ def _copy(
     head += struct.pack("<HH2sHI", 0x7FE0, 0x0010, vr, 0, length)
     target = folder / uid
     sha256 = hashlib.sha256(head)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(target, flags, 0o600), "wb") as copy, arrival.path.open("rb") as source:
+    with open(target, "wb", opener=private) as copy, arrival.path.open("rb") as source:
         copy.write(head)
         source.seek(offset)
         for piece in blackened(source, original, length, boxes) if boxes else _pieces(source, length):

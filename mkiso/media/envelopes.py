@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.x509 import Certificate, ExtensionNotFound, KeyUsage, load_pem_x509_certificate
 
 from mkiso.errors import ConfigurationError, ProofFailed, TooLargeForMedium
+from mkiso.storage.files import private
 from mkiso.storage.pack import opened
 from mkiso.study.models import DiscFile, Inside
 
@@ -105,8 +106,7 @@ class Envelopes:
         length = len(head) + file.size + len(tail)
         padded = _padded(length)
         sha256, count = hashlib.sha256(), 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        with os.fdopen(os.open(target, flags, 0o600), "wb") as sealed, opened(file) as source:
+        with open(target, "wb", opener=private) as sealed, opened(file) as source:
 
             def write(data: bytes | memoryview) -> None:
                 sha256.update(data)

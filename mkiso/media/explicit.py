@@ -14,10 +14,9 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -32,7 +31,7 @@ from mkiso.errors import DamagedInstance, NotConvertible, ProofFailed
 from mkiso.pictures.decoders import DECODED
 from mkiso.pictures.pool import DecompressPool
 from mkiso.pictures.values import Decompressed, DecompressRequest, NotDisplayable, Reason
-from mkiso.storage.files import sha256_of
+from mkiso.storage.files import private, sha256_of
 from mkiso.study.gate import CompleteStudies, without_priors
 from mkiso.study.models import Arrival, Instance
 from mkiso.study.priors import NOT_CONVERTIBLE
@@ -204,7 +203,8 @@ def _write(arrival: Arrival, target: Path, pixels: Path, pool: DecompressPool) -
                 if told.size != _size(data, found) or told.size != pixels.stat().st_size:
                     raise NotDisplayable(Reason.DECODER_CRASHED)
                 changes = _changes(arrival, data, found, told, pixels)
-            with closing(_Hashed(target)) as out:
+            with open(target, "wb", buffering=PIECE_BYTES, opener=private) as file:
+                out = _Hashed(file)
                 out.write(file_head(arrival.sop_class_uid, arrival.sop_instance_uid, EXPLICIT_LITTLE_ENDIAN))
                 reencode(data, offset, encoding, out, explicit=True, changes=changes)
     except NotDisplayable as error:
@@ -227,18 +227,13 @@ def require_unchanged(arrival: Arrival) -> None:
 class _Hashed:
     """A file that is hashed while it is written."""
 
-    def __init__(self, target: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(target, flags, 0o600), "wb", buffering=PIECE_BYTES)
-        self.sha256, self.size = hashlib.sha256(), 0
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.sha256, self.size = file, hashlib.sha256(), 0
 
     def write(self, data: bytes) -> None:
         self.sha256.update(data)
         self.size += len(data)
         self._file.write(data)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def not_convertible(arrival: Arrival, why: str) -> NotConvertible:

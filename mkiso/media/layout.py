@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +22,7 @@ from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, outer_pages, pages
 from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_reports, shown_series
 from mkiso.media.viewer import BundledViewer, bundle_viewer
+from mkiso.storage.files import private
 from mkiso.study.gate import Part, is_unproven
 from mkiso.study.models import Arrival, DiscFile, Volume
 from mkiso.study.priors import words_of
@@ -204,7 +204,7 @@ def checksums(files: Iterable[DiscFile]) -> bytes:
 def _made(disc_dir: Path, path: PurePosixPath, content: bytes) -> DiscFile:
     target = disc_dir / path
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with open(target, "wb", opener=private) as file:
         file.write(content)
     return DiscFile(path, len(content), hashlib.sha256(content).hexdigest(), target)
 

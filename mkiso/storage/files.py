@@ -51,11 +51,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def private(path: str, flags: int) -> int:
+    """The `opener` of a file that nobody else may read, if it is new."""
+    return os.open(path, flags, 0o600)
+
+
 def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     """Replace a file in one step; mode 0600. `durable`: it has reached the disk when this returns."""
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with open(beside, "wb", opener=private) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             if durable:
                 file.flush()
@@ -76,7 +81,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
+        with open(beside, "w+b", opener=private) as file:
             yield file
         beside.replace(path)
     finally:

@@ -31,7 +31,7 @@ from rich.console import Console
 
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, MkisoError
-from mkiso.storage.files import descriptor_of
+from mkiso.storage.files import descriptor_of, private
 from mkiso.storage.room import size_words
 from mkiso_service.cli.burning import burn
 from mkiso_service.cli.client import Client, DiscRequest, ServiceError
@@ -162,7 +162,7 @@ def prepare(folder: Path) -> Place:
                 f"One still runs in {folder}: end it with Ctrl-C, or begin another: mkiso demo --folder OTHER."
             ) from None
     place.config.write_text(_MADE_BY_DEMO + yaml.safe_dump(configuration(place), sort_keys=False))
-    with os.fdopen(os.open(place.key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with open(place.key_file, "w", encoding="utf-8", opener=private) as file:
         file.write(secrets.token_hex(16))
     return place
 
