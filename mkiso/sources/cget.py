@@ -23,16 +23,14 @@ from mkiso.network import dimse
 from mkiso.network.association import Gathered
 from mkiso.network.association import Sink as DataSink
 from mkiso.network.negotiation import MAX_CONTEXTS, Context
-from mkiso.receiver.expectations import Expected
 from mkiso.receiver.hashing import Hashing
-from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import LEAST_BYTES_PER_SECOND, Reception, Tally
 from mkiso.sources.find import STUDY_ROOT_FIND, find
 from mkiso.sources.move import identifier, result_of
 from mkiso.sources.move_outcome import SUCCESS, MoveResult, failure, merged
 from mkiso.sources.pacs import MAX_TIMEOUTS, ConnectionLost, PacsAssociation, calling_ae_title, echo, peer_of, silent
 from mkiso.sources.protocol import UIDS_IN_A_LIST, Query, Search, Target
-from mkiso.sources.sink import Sink
+from mkiso.sources.sink import AnsweredRetrieval, Sink
 from mkiso.study.models import Study
 from mkiso.study.selection import is_uid
 
@@ -116,21 +114,13 @@ class CGetSource:
         return f"{self.name} {told} to {calling_ae_title(self.settings, receiver)}, offers C-GET, and takes {taken}."
 
 
-class CGetRetrieval:
-    """C-GETs of one study. When one has ended, nothing more comes."""
-
-    quiet_seconds = 0.0
+class CGetRetrieval(AnsweredRetrieval):
+    """C-GETs of one study."""
 
     def __init__(self, source: CGetSource, sink: Sink) -> None:
+        super().__init__(sink, source.storage, source.receiver, calling_ae_title(source.settings, source.receiver))
         self._source = source
-        self._sink = sink
         self._classes: Mapping[str, str] | None = None
-        study = sink.study
-        calling = calling_ae_title(source.settings, source.receiver)
-        self._expected = Expected(
-            study.study_instance_uid, sink.folder, study.expected.instances, calling, series=frozenset(study.chosen)
-        )
-        self._spool = Spool.of_one(source.storage, source.receiver.max_instance_gib, self._expected)
 
     def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
         self._sink.wait_anew()
@@ -154,12 +144,6 @@ class CGetRetrieval:
         if wanted[0].level == "STUDY":
             self._sink.counted = max(self._sink.counted, results[0].total)
         return results
-
-    def take(self, timeout_seconds: float) -> bool:
-        return False
-
-    def catch_up(self) -> None:
-        self._sink.drain(self._expected)
 
     def _within(self, target: Target, classes: Collection[str]) -> list[Target]:
         """Of a target the instances of these classes, by series; last those whose class isn't told, which may be of

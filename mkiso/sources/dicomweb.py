@@ -27,15 +27,13 @@ from mkiso.dataset.part10 import HEAD_BYTES, MAX_META_BYTES, data_set_offset, tr
 from mkiso.errors import DamagedInstance, PacsBusy, PacsRefused, PacsSilent
 from mkiso.network import dimse
 from mkiso.network.negotiation import Context
-from mkiso.receiver.expectations import Expected
 from mkiso.receiver.hashing import Hashing
-from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import LEAST_BYTES_PER_SECOND, Reception, Tally
 from mkiso.sources.move_outcome import SUCCESS, WARNING, MoveResult, failure, merged
 from mkiso.sources.multipart import Broken, Malformed, Multipart, boundary_of
 from mkiso.sources.protocol import Search, Target
 from mkiso.sources.qido import UNABLE, ask
-from mkiso.sources.sink import Sink
+from mkiso.sources.sink import AnsweredRetrieval, Sink
 from mkiso.sources.web import Lost, asking, named, open_client
 from mkiso.study.models import Study
 
@@ -98,22 +96,15 @@ class DicomWebSource:
         return f"{self.name} {told} by {version}" if inside else told
 
 
-class WadoRetrieval:
-    """WADO-RS requests of one study, some at a time. When one has ended, nothing more comes."""
-
-    quiet_seconds = 0.0
+class WadoRetrieval(AnsweredRetrieval):
+    """WADO-RS requests of one study, some at a time."""
 
     def __init__(self, source: DicomWebSource, sink: Sink, client: httpx.Client, connections: Connections) -> None:
+        super().__init__(sink, source.storage, source.receiver)
         self._source = source
         self._settings = source.settings
-        self._sink = sink
         self._client = client
         self._connections = connections
-        study = sink.study
-        self._expected = Expected(
-            study.study_instance_uid, sink.folder, study.expected.instances, series=frozenset(study.chosen)
-        )
-        self._spool = Spool.of_one(source.storage, source.receiver.max_instance_gib, self._expected)
         self._stop = threading.Event()
 
     def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
@@ -135,12 +126,6 @@ class WadoRetrieval:
         if wanted[0].level == "STUDY" and results[0].status == SUCCESS:
             self._sink.counted = max(self._sink.counted, results[0].completed or 0)
         return results
-
-    def take(self, timeout_seconds: float) -> bool:
-        return False
-
-    def catch_up(self) -> None:
-        self._sink.drain(self._expected)
 
     def _wait_for(self, futures: Sequence[Future[MoveResult]]) -> None:
         left = set(futures)

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from mkiso.config.settings import Receiver
+from mkiso.config.storage import Storage
 from mkiso.errors import JobStopped
 from mkiso.receiver.client import Refusal, arrival_of
 from mkiso.receiver.expectations import Expected
+from mkiso.receiver.spool import Spool
 from mkiso.study import completeness
 from mkiso.study.models import Arrival, Study
 
@@ -47,17 +50,6 @@ class Sink:
         if arrival.sop_instance_uid not in self.arrived:
             self.arrived.add(arrival.sop_instance_uid)
             self._on_arrival(arrival)
-
-    def drain(self, expected: Expected) -> None:
-        """Take in what was stored by now of what came as the answer to our own question, and why something wasn't.
-        Raises InstanceConflict, StorageFull.
-        """
-        while not expected.told.empty():
-            message = expected.told.get() or {}
-            if "refusal" in message:  # the source itself says that it is part of what was asked for
-                self.refusals.append(replace(Refusal(**message["refusal"]), moved=True))
-            else:
-                self.take(arrival_of(message))
 
     def wait_anew(self) -> None:
         """From now on it is counted how long nothing came."""
@@ -97,3 +89,35 @@ class Sink:
         """Raises JobStopped where somebody wants the end of it."""
         if self._stop.is_set():
             raise JobStopped(f"The retrieval of {self.study.called} was stopped before its end. It can be run again.")
+
+
+class AnsweredRetrieval:
+    """A retrieval (mkiso.sources.protocol) whose images come as the answer to its own requests, through the receiver's
+    checks into the sink's folder: when one has ended, nothing more comes.
+    """
+
+    quiet_seconds = 0.0
+
+    def __init__(self, sink: Sink, storage: Storage, receiver: Receiver, calling_ae_title: str = "") -> None:
+        study = sink.study
+        self._sink = sink
+        self._expected = Expected(
+            study.study_instance_uid,
+            sink.folder,
+            study.expected.instances,
+            calling_ae_title,
+            series=frozenset(study.chosen),
+        )
+        self._spool = Spool.of_one(storage, receiver.max_instance_gib, self._expected)
+
+    def take(self, timeout_seconds: float) -> bool:
+        return False
+
+    def catch_up(self) -> None:
+        """Take in what was stored by now, and why something wasn't. Raises InstanceConflict, StorageFull."""
+        while not self._expected.told.empty():
+            message = self._expected.told.get() or {}
+            if "refusal" in message:  # the source itself says that it is part of what was asked for
+                self._sink.refusals.append(replace(Refusal(**message["refusal"]), moved=True))
+            else:
+                self._sink.take(arrival_of(message))
