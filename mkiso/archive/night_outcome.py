@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from mkiso.study.identity import iso_date
-from mkiso.study.models import Study, images_words
+from mkiso.study.models import Study, images_words, listed_words, studies_words
 
 NAMED = 50
 """How many accession numbers a message names; `mkiso archive report` has them all."""
@@ -67,13 +67,13 @@ def words(outcome: Outcome) -> str:
     said = [outcome.stopped] if outcome.stopped else []
     if outcome.failed:
         said.append(
-            f"NOT ARCHIVED: {len(outcome.failed)} of {_studies(outcome.found)}: {listed(outcome.failed)}. "
+            f"NOT ARCHIVED: {len(outcome.failed)} of {studies_words(outcome.found)}: {listed(outcome.failed)}. "
             "The table of this run has the reasons; the next night tries them again."
         )
     if outcome.unusable:
         said.append(
-            f"NOT ARCHIVED, because the PACS gives {_studies(len(outcome.unusable))} no Study Instance UID that is "
-            f"one, or the same to several patients: {listed(outcome.unusable)}. Have it corrected."
+            f"NOT ARCHIVED, because the PACS gives {studies_words(len(outcome.unusable))} no Study Instance UID that "
+            f"is one, or the same to several patients: {listed(outcome.unusable)}. Have it corrected."
         )
     if outcome.given_up:
         said.append(
@@ -107,12 +107,13 @@ def words(outcome: Outcome) -> str:
         )
     if outcome.volumes:
         said.append(
-            f"{_studies(outcome.archived)} with {images_words(outcome.images)} archived on {_volumes(outcome.volumes)}."
+            f"{studies_words(outcome.archived)} with {images_words(outcome.images)} archived on "
+            f"{_volumes(outcome.volumes)}."
         )
     elif outcome.is_good:
-        said.append(f"Nothing to archive: {_studies(outcome.found)} found.")
+        said.append(f"Nothing to archive: {studies_words(outcome.found)} found.")
     if outcome.elsewhere:
-        said.append(f"Another archive run works on {_studies(outcome.elsewhere)}.")
+        said.append(f"Another archive run works on {studies_words(outcome.elsewhere)}.")
     if outcome.days_left:
         said.append(f"{outcome.days_left} earlier days are still owed: the next nights search them.")
     return " ".join(said)
@@ -128,7 +129,7 @@ def dry_run_words(
     untold_words = f" What the PACS holds of these couldn't be found out: {listed(untold)}." if untold else ""
     given_up_words = f" Given up after archive.max_attempts: {listed(given_up)}." if given_up else ""
     return (
-        f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted}. Nothing was "
+        f"Dry run: {studies_words(found)} found, of which {owed} would be archived, with {counted}. Nothing was "
         f"archived.{given_up_words}{untold_words}"
     )
 
@@ -141,14 +142,10 @@ def described(study: Study) -> str:
     )
 
 
-def _studies(count: int) -> str:
-    return f"{count} {'study' if count == 1 else 'studies'}"
-
-
 def _volumes(labels: Sequence[str]) -> str:
     return labels[0] if len(labels) == 1 else f"{len(labels)} volumes ({labels[0]} to {labels[-1]})"
 
 
 def listed(names: Sequence[str]) -> str:
     """NAMED of them, and how many more there are."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return listed_words(names, NAMED)

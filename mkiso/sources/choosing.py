@@ -16,7 +16,7 @@ from mkiso.errors import CountsUnknown, PatientApiUnavailable, StudyIncomplete
 from mkiso.study import gate
 from mkiso.study.completeness import provable
 from mkiso.study.identity import one_study, significant
-from mkiso.study.models import Patient, Study
+from mkiso.study.models import Patient, Study, listed_words
 from mkiso.study.selection import EVERYTHING, Selection
 from mkiso.study.values import Found
 
@@ -182,5 +182,4 @@ def _lacking(copies: Iterable[Study], listed: frozenset[str]) -> Iterator[str]:
     """What each source that lists its instances lacks of those that any of them lists, in words."""
     for copy in copies:
         if copy.expected.instances is not None and (lacks := sorted(listed - copy.expected.instances)):
-            more = f" and {len(lacks) - MAX_NAMED} more" if len(lacks) > MAX_NAMED else ""
-            yield f"{copy.origin.source} lacks {', '.join(lacks[:MAX_NAMED])}{more}. "
+            yield f"{copy.origin.source} lacks {listed_words(lacks, MAX_NAMED)}. "

@@ -26,7 +26,7 @@ from mkiso.sources.protocol import UIDS_IN_A_LIST, Retrieval, Source, Target
 from mkiso.sources.query import asked_again
 from mkiso.sources.sink import Sink
 from mkiso.study import completeness
-from mkiso.study.models import Arrival, Expected, Study
+from mkiso.study.models import Arrival, Expected, Study, listed_words
 
 POLL_SECONDS = 0.05  # how late a stop may be noticed while no image comes
 LOST_QUIET_SECONDS = 5.0  # after a lost connection or association images either come at once or not at all
@@ -238,18 +238,16 @@ class _Attempts:
 
     def _unsent_words(self) -> str:
         """What didn't come even alone, and how that ended; empty where nothing was asked for alone."""
-        unsent = [uid for uid in self._unsent if uid not in self._sink.arrived]
+        unsent = {uid: end for uid, end in self._unsent.items() if uid not in self._sink.arrived}
         if not unsent:
             return ""
         named = [
             f"{uid} (status {end.status:04X}{comment_words(end, self._study)})"
             if end.status is not None
             else f"{uid} (the connection was lost)"
-            for uid in unsent[:NAMED_ALONE]
-            for end in [self._unsent[uid]]
+            for uid, end in unsent.items()
         ]
-        more = f" and {len(unsent) - NAMED_ALONE} more" if len(unsent) > NAMED_ALONE else ""
-        return f"Asked for alone, the PACS doesn't send {', '.join(named)}{more}: look at its log."
+        return f"Asked for alone, the PACS doesn't send {listed_words(named, NAMED_ALONE)}: look at its log."
 
     def _failure(self, result: MoveResult) -> Exception:
         """In the source's own words, where nothing of it failed here."""

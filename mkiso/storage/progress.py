@@ -13,7 +13,7 @@ from mkiso.config.storage import Storage
 from mkiso.storage.report import FoundStudy, JobReport, find_report, write_report
 from mkiso.storage.shelf import Manifest
 from mkiso.study.gate import CompleteStudies
-from mkiso.study.models import Arrival, Study, images_words
+from mkiso.study.models import Arrival, Study, images_words, studies_words
 from mkiso.study.values import Found
 
 REPORT_SECONDS = 0.25
@@ -203,7 +203,7 @@ def words_of_discs(discs: Sequence[Manifest], job_id: str) -> str:
     """What came of a job whose discs these are: made by it, or served again."""
     images, studies = sum(disc.instances for disc in discs), len(discs[0].studies)
     if discs[0].job_id == job_id:
-        return f"{images_words(images)} of {studies} {'study' if studies == 1 else 'studies'}, proved complete."
+        return f"{images_words(images)} of {studies_words(studies)}, proved complete."
     made = discs[0].created[:16].replace("T", " ")
     return f"Served again: the disc of {made} UTC; the PACS has nothing else since."
 

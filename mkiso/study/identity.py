@@ -24,7 +24,7 @@ from pydicom.tag import BaseTag
 
 from mkiso.config.disc import Identity
 from mkiso.errors import OtherPatient, PatientMismatch, WrongBirthDate
-from mkiso.study.models import Patient, Study
+from mkiso.study.models import Patient, Study, listed_words
 from mkiso.study.selection import EVERYTHING, Selection
 from mkiso.study.text import stated, terms_of, text_of
 
@@ -436,6 +436,4 @@ def _numbers(studies: Iterable[Study]) -> list[str]:
 
 
 def _listed(accession_numbers: Sequence[str]) -> str:
-    return ", ".join(accession_numbers[:5]) + (
-        f" and {len(accession_numbers) - 5} more" if len(accession_numbers) > 5 else ""
-    )
+    return listed_words(accession_numbers, 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -102,6 +102,17 @@ def images_words(count: int) -> str:
 def instances_words(count: int) -> str:
     """1 instance, 412 instances."""
     return f"{count} {'instance' if count == 1 else 'instances'}"
+
+
+def studies_words(count: int) -> str:
+    """1 study, 412 studies."""
+    return f"{count} {'study' if count == 1 else 'studies'}"
+
+
+def listed_words(names: Sequence[str], most: int) -> str:
+    """A, B and 3 more: so many of them, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def as_day(text: str) -> date | None:

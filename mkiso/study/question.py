@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from mkiso.study.models import listed_words
 from mkiso.study.selection import EVERYTHING, Selection, selection_of
 
 Kind = Literal["download", "print"]
@@ -121,11 +122,10 @@ def run_name(kind: Kind, parameters: Mapping[str, Any]) -> str:
     questions, and nearly always for them alone: by its name Prefect finds a run without looking at all others.
     """
     numbers = sorted(map(str, parameters.get("accession_numbers") or ()))
-    chosen = [uid for name in ("study_uids", "series_uids") for uid in parameters.get(name) or ()]
+    chosen = [str(uid) for name in ("study_uids", "series_uids") for uid in parameters.get(name) or ()]
     named = numbers or chosen
-    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
     how = "" if numbers else "by Study Instance UID "
-    return f"{KINDS[kind]} {how}{', '.join(map(str, named[:SHOWN]))}{more}{' (selection)' * bool(chosen and numbers)}"
+    return f"{KINDS[kind]} {how}{listed_words(named, SHOWN)}{' (selection)' * bool(chosen and numbers)}"
 
 
 def question(kind: str, accession_numbers: Iterable[str], publisher: str = "") -> str:

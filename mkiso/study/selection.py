@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mkiso.errors import InvalidRequest, SelectionNotFound
-from mkiso.study.models import Study
+from mkiso.study.models import Study, listed_words
 
 UID_CHARACTERS = 64
 UID_PATTERN = r"^[0-9]+(\.[0-9]+)*$"
@@ -115,9 +115,8 @@ def numbers_of(studies: Iterable[Study]) -> tuple[str, ...]:
 def _all_found(what: str, wanted: Sequence[str], found: set[str]) -> None:
     absent = [uid for uid in wanted if uid not in found]
     if absent:
-        named = ", ".join(absent[:_NAMED]) + (f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else "")
         raise SelectionNotFound(
-            f"The chosen {what} {named} isn't among what the PACS has of the studies that are asked for. Look at the "
-            "studies once more, and choose again.",
+            f"The chosen {what} {listed_words(absent, _NAMED)} isn't among what the PACS has of the studies that are "
+            "asked for. Look at the studies once more, and choose again.",
             absent=absent[:_NAMED],
         )
