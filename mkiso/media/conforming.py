@@ -118,8 +118,9 @@ def _text(key: Key, found: Text) -> Conforming:
 
 def _is_safe(key: Key, found: Text, text: str) -> bool:
     """Whether every reader reads these bytes as they were meant: half a character of GB 18030 may look like a
-    delimiter, an escape sequence may lead
-    to a set that isn't named, and the first group of a name may have none (PS3.5 6.1.2.5.4, 6.2.1.2)."""
+    delimiter, an escape sequence may lead to a set that isn't named, and the first group of a name may have none
+    (PS3.5 6.1.2.5.4, 6.2.1.2).
+    """
     if b"\x1b" in found.value:
         return character_set(found.terms).names_sets_of(found.value) and not (
             key.vr == "PN" and b"\x1b" in found.value.partition(b"=")[0]

@@ -7,7 +7,7 @@ import unicodedata
 from time import thread_time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mkiso.media.conforming import (
@@ -152,16 +152,18 @@ def test_what_becomes_of_text_in_its_character_set(
     st.binary(max_size=400),
     st.sampled_from([b"", b"ISO_IR 100", b"ISO_IR 192", b"GB18030", b"?", b"\\ISO 2022 IR 87"]),
 )
+@example(BY_NAME["PerformingPhysicianName"], b"!\\", b"")
 def test_whatever_the_bytes_a_text_conforms_and_stays_so(key: Key, value: bytes, terms: bytes) -> None:
     found = conforming(key, Text(value, terms))
     text = str(found.value)
     most = {"LO": 64, "SH": 16, "PN": 64, "ST": 1024}.get(key.vr, 10**6)
-    groups = text.split("=") if key.vr == "PN" else [text]
-    assert len(groups) <= 3 or key.vr != "PN"
-    assert all(len(group) <= most for group in groups)
+    for each in text.split("\\") if key.several else [text]:
+        groups = each.split("=") if key.vr == "PN" else [each]
+        assert len(groups) <= 3 or key.vr != "PN"
+        assert all(len(group) <= most for group in groups)
     allowed = "\r\n\t\f" if key.vr in ("ST", "UT") else ""
     assert not [character for character in text if unicodedata.category(character) == "Cc" and character not in allowed]
-    assert "\\" not in text or key.vr in ("ST", "UT")
+    assert "\\" not in text or key.several or key.vr in ("ST", "UT")
     assert found.value.set_used is not None or found.value.is_plain or found.value.is_whole
     assert bool(found.change) or text == str(Text(value, terms))
     again = conforming(key, found.value)
