@@ -15,6 +15,7 @@ from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.questions.query import Query
+from peers.patience import until
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ASK = "/api/iso/download?accession_number=A1&format=zip-encrypted"
@@ -76,7 +77,7 @@ def test_an_answer_that_is_never_given_keeps_no_disc_open(client: httpx.Client, 
     for _ in range(3):
         answer = client.get(f"{ASK}&password=header")
         assert (answer.status_code, answer.json()["code"]) == (410, "password_gone")
-    assert _open_discs() == before
+    until(lambda: _open_discs() <= before)  # each is closed behind its answer
 
 
 def _open_discs() -> int:
