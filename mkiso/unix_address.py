@@ -26,8 +26,8 @@ def unix_address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def connected(path: Path, timeout_seconds: float) -> socket.socket:
-    """A connection to whoever listens at `path`, and waits no longer for anything. Raises OSError."""
+def connected(path: Path, timeout_seconds: float | None) -> socket.socket:
+    """A connection to the server at `path`. Each wait on it takes `timeout_seconds` at most. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_seconds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from traceback import format_exception
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
@@ -28,8 +27,8 @@ other, ioprio_set(2)).
 
 
 class ArchiveRun(ArchiveJob):
-    """Context manager around the steps of a night; its end becomes `state`. An exception ends the `with` quietly, and
-    one that nobody foresaw leaves its words in the job's folder, as JobRun has it. What stops the process is raised on.
+    """Context manager around the steps of a night; its end becomes `state`. An exception ends the `with` quietly; the
+    traceback of an unexpected one is kept in the job's folder. What stops the process is raised again.
     """
 
     def __init__(self, date_from: date | None, date_to: date | None, *, dry_run: bool) -> None:
@@ -58,7 +57,7 @@ class ArchiveRun(ArchiveJob):
         if error is not None:
             failure = failure_of(error, self.job.kind)
             if failure is not error:
-                self.job.keep_fault("".join(format_exception(error)))
+                self.job.keep_fault(error)
             self.log.error("%s: %s", failure.code, failure.words)
             self.outcome = replace(self.outcome, stopped=failure.words)
         self.show_end()

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from traceback import format_exception
 from typing import Self
 from uuid import UUID
 
@@ -47,7 +46,7 @@ class JobRun(JobProgress):
     """Context manager around a flow's steps: opens the job, tells of it, and turns its end into a state.
 
     An exception ends the `with` quietly and makes `state` a Failed one whose message is the error's words; Prefect
-    would write the text of an unforeseen one into its database. What stops the process is raised on.
+    would write the text of an unforeseen one into its database. What stops the process is raised again.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class JobRun(JobProgress):
             return True
         failure = failure_of(error, self.job.kind)
         if failure is not error and not is_stopped:
-            self.job.keep_fault("".join(format_exception(error)))
+            self.job.keep_fault(error)
         self.log.error("%s [%s]", failure.words, failure.code)
         self.state = Failed(message=f"{failure.words} [{failure.code}]")
         # Room is made first: on a disk that is full nothing else could say how the job ended.

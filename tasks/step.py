@@ -8,7 +8,6 @@ holds is asked anew (docs/decisions/reruns.md).
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def _discreet(function: Callable[P, V]) -> Callable[P, V]:
             raise
         except Exception as fault:
             job = cast(Run, args[0]).job
-            job.keep_fault("".join(traceback.format_exception(fault)))
+            job.keep_fault(fault)
             raise failure_of(fault, job.kind) from None
 
     return discreet

@@ -200,7 +200,7 @@ def require_file(storage: Storage) -> bool:
             verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
             if verdict != "ok":
                 raise _damaged(str(file), verdict)
-            _require_known(connection)
+            _are_older(connection)
     finally:
         engine.dispose()
     return True
@@ -213,7 +213,7 @@ def require_postgresql(url: str) -> None:
     engine = postgresql_engine(url)
     try:
         with _told(engine), engine.connect() as connection:
-            _require_known(connection)
+            _are_older(connection)
     finally:
         engine.dispose()
 
@@ -298,10 +298,10 @@ def _begin_postgresql(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    _require_known(connection)
-    config = _migrations()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if _are_older(connection):
+        config = _migrations()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _migrations() -> Config:
@@ -310,14 +310,17 @@ def _migrations() -> Config:
     return config
 
 
-def _require_known(connection: Connection) -> None:
-    """Raises ConfigurationError where the tables are a newer mkiso's."""
-    known = {script.revision for script in ScriptDirectory.from_config(_migrations()).walk_revisions()}
-    if newer := set(MigrationContext.configure(connection).get_current_heads()) - known:
+def _are_older(connection: Connection) -> bool:
+    """Whether the tables are an older mkiso's, or none yet. Raises ConfigurationError where they are a newer one's."""
+    scripts = ScriptDirectory.from_config(_migrations())
+    known = {script.revision for script in scripts.walk_revisions()}
+    found = set(MigrationContext.configure(connection).get_current_heads())
+    if newer := found - known:
         raise ConfigurationError(
             f"The archive's ledger was written by a newer mkiso (tables {', '.join(sorted(newer))}; this one knows "
             f"{max(known)}): install that one again. To go back all the same, see docs/operating.md, Upgrade."
         )
+    return found != set(scripts.get_heads())
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import StorageScp, Tally
 from mkiso.storage.room import unusable
 from mkiso.tcp_address import bound, plain_address
-from mkiso.unix_address import listening, unix_address
+from mkiso.unix_address import connected, listening
 
 ACCEPT_TICK_SECONDS = 0.25
 BACKLOG = 128
@@ -222,7 +222,6 @@ def _listen_for_jobs(path: Path) -> Iterator[socket.socket]:
 
 
 def _is_answered(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError), unix_address(path) as address:
-        probe.connect(address)
+    with suppress(OSError), connected(path, None):
         return True
     return False

@@ -52,7 +52,7 @@ def sha256_of(path: Path) -> str:
 
 
 def private(path: str, flags: int) -> int:
-    """The `opener` of a file that nobody else may read, if it is new."""
+    """The `opener` with which a new file can be read by its owner alone."""
     return os.open(path, flags, 0o600)
 
 

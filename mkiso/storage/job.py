@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from traceback import format_exception
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -97,13 +98,13 @@ class Job:
             with suppress(OSError):
                 image.unlink()
 
-    def keep_fault(self, text: str) -> None:
+    def keep_fault(self, error: BaseException) -> None:
         """Keep an unexpected fault's traceback, which may quote patient data, where only who maintains mkiso reads it;
         as far as the disk takes it.
         """
         with suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self.folder / "fault.txt", text)
+            write_whole(self.folder / "fault.txt", "".join(format_exception(error)))
 
     def note(self, **facts: Any) -> None:
         """Add facts to job.json; it is replaced in one step, so a reader never sees half of it."""

@@ -361,18 +361,16 @@ def _read_back_lines(outcome: ReadBack) -> Iterator[str]:
 
 def _night_line(night: NightReport) -> str:
     from mkiso.storage.room import size_words
-    from mkiso.study.models import instances_words
+    from mkiso.study.models import instances_words, studies_words
 
     dates = f"{night.date_from}" if night.date_from == night.date_to else f"{night.date_from} to {night.date_to}"
     end = f"done {night.finished:%Y-%m-%d %H:%M} UTC" if night.finished else "NOT FINISHED"
     failed = f", {night.failed} FAILED" if night.failed else ""
     waiting = f", {night.undelivered} NOT YET DELIVERED" if night.undelivered else ""
-    found = "1 study" if night.found == 1 else f"{night.found} studies"
     volumes = "1 volume" if night.volumes == 1 else f"{night.volumes} volumes"
     archived = f"{instances_words(night.instances)} on {volumes} ({size_words(night.size)})"
-    return (
-        f"{dates}  {'by hand' if not night.scheduled else 'night'}  {end}: {found} found, {archived}{failed}{waiting}"
-    )
+    began = "by hand" if not night.scheduled else "night"
+    return f"{dates}  {began}  {end}: {studies_words(night.found)} found, {archived}{failed}{waiting}"
 
 
 def _failed_line(study: FailedStudy, max_attempts: int) -> str:

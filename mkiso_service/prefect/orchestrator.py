@@ -187,8 +187,8 @@ class PrefectOrchestrator:
             self._coming -= 1
 
     async def _ask_now(self, question: Question, request_id: str) -> Asked:
-        """`ask` when it is its turn. Where it isn't known whether a print's run was made, whoever asks again soon asks
-        under the same id.
+        """Ask Prefect, once it is this question's turn. If nobody knows whether the run of a print was made, the next
+        question within UNSURE_SECONDS has the same id.
         """
         asked_at = time.monotonic()
         unsure = self._unsure.get(question.key)

@@ -244,8 +244,8 @@ class Authentication(_Middleware):
             if "x-api-key" in request.headers:
                 words = (
                     "The API key is wrong: it isn't auth.api_key, nor one of auth.keys, as the service read them when "
+                    "it started. At the old addresses nginx adds the key: /etc/mkiso/nginx-key.conf has it."
                 )
-                words += "it started. At the old addresses nginx adds the key: /etc/mkiso/nginx-key.conf has it."
             elif self.keys.on_page:
                 words = "The API key is missing. Programs send X-API-Key, mkiso burn takes --api-key-file."
             told = {"www-authenticate": 'X-API-Key realm="mkiso"'}

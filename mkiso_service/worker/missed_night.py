@@ -23,12 +23,10 @@ log = logging.getLogger("mkiso.worker")
 
 
 async def catch_up(settings: Settings) -> None:
-    """Owe the days of the archive from its first start on, and start it where a night was missed and no run is on its
-    way. Trouble is only logged.
+    """Of an archive that is enabled: owe its days from its first start on, and start it where a night was missed and no
+    run is on its way. Trouble is only logged.
     """
     archive, now = settings.archive, datetime.now(UTC)
-    if not archive.enabled:
-        return
     first = first_day(archive.schedule, archive.timezone, archive.days_back, now)
     try:
         note_owed_from(settings.storage, first)

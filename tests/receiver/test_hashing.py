@@ -88,7 +88,7 @@ def begun(storage: Storage, hashing: Hashing) -> Reception:
 
 
 def test_a_file_that_cant_be_removed_closes_no_other(tmp_path: Path) -> None:
-    """Its descriptor is another image's by then, whoever closes it a second time."""
+    """After its file is closed, the number of its descriptor may belong to another image."""
     storage, hashing = Storage(data_dir=tmp_path, min_free_gib=0), Hashing()
     storage.spares_dir.mkdir()
     (storage.spares_dir / "7").write_bytes(b"\0")

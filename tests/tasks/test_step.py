@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from traceback import format_exception
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ class Job:
     kind = "download"
     fault = ""
 
-    def keep_fault(self, text: str) -> None:
-        self.fault = text
+    def keep_fault(self, error: BaseException) -> None:
+        self.fault = "".join(format_exception(error))
 
 
 @step("Halve", idle=lambda run, number: number == 0)
