@@ -43,6 +43,7 @@ from mkiso.study.models import Instance, Patient, Volume
 INDEX, INFO = PurePosixPath("INDEX.HTM"), WEB / "INFO.HTM"
 TITLE, ARCHIVE_TITLE = N_("Medical images"), N_("Archive of medical images")
 _README_WIDTH = 76
+_JOINED_PIECES = 1000  # of a page: those of a large series are more than all that is known of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +289,6 @@ def compile_templates() -> None:
 def _page(template: str, path: PurePosixPath, context: Mapping[str, Any], **more: Any) -> bytes:
     """A page; `root` leads from it to the disc's root, and `link` to any of its files."""
 
-    @cache
     def link(target: PurePosixPath) -> str:
         *folders, name = target.parts
         return f"{way_to(tuple(folders))}{quote(name)}"
@@ -298,7 +298,10 @@ def _page(template: str, path: PurePosixPath, context: Mapping[str, Any], **more
         way = _from(path, PurePosixPath(*folders))
         return f"{quote(str(way))}/" if way.parts else ""
 
-    return _rendered(template, {**context, **more, "root": "../" * (len(path.parts) - 1), "link": link}).encode()
+    values = {**context, **more, "root": "../" * (len(path.parts) - 1), "link": link}
+    stream = _environment().get_template(template).stream(values)
+    stream.enable_buffering(_JOINED_PIECES)
+    return b"".join(part.encode() for part in stream)
 
 
 def _rendered(template: str, context: Mapping[str, Any]) -> str:

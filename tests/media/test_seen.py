@@ -1,3 +1,4 @@
+import gc
 import html
 import json
 import os
@@ -24,6 +25,7 @@ from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout
 from mkiso.media.rendering import NO_PICTURES, Pictures, Rendered, Renderer
+from mkiso.media.reporting import prepare_reports
 from mkiso.media.shown import KEY_PICTURES, key_instances
 from mkiso.media.viewer_data import script_value
 from mkiso.pictures.stacks import evenly, evenly_with
@@ -111,6 +113,33 @@ def test_a_disc_shows_each_image_and_is_proved_with_its_pictures(tmp_path: Path)
     assert "Picture 1 of 3 · image number 1 · left edge R, right edge L" in series_page(layout)
     assert "Not for diagnosis" in series_page(layout)
     assert "Sr document</span> 1: It holds no image." in series_page(layout, 3)
+
+
+def test_what_was_laid_out_is_let_go_of_before_a_disc_is_written(tmp_path: Path) -> None:
+    """A page that stays in a cycle of references holds each picture of its study while the image is written."""
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 3, "sr": 1})))
+    pictures = rendered(studies, tmp_path / "pictures")
+    reports = prepare_reports(studies.instances, tmp_path / "documents")
+    gc.collect()
+    gc.disable()
+    try:
+        lay_out_set(
+            studies,
+            settings(tmp_path),
+            tmp_path / "made",
+            created=CREATED,
+            medium="cd",
+            pictures=pictures,
+            reports=reports,
+        )
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kept = {f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not {name for name in kept if name.startswith(("mkiso.", "jinja2."))}
 
 
 @pytest.mark.parametrize(("damaged", "words"), [(1, "It is on the disc"), (2, "They are on the disc")])
