@@ -15,7 +15,7 @@ from mkiso.errors import ProofFailed
 from mkiso.formats.protocol import Contents, Extent
 from mkiso.storage.marks import CHAIN_BYTES, Marker
 
-_CHUNK_BYTES = 4 * 1024 * 1024
+_CHUNK_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
