@@ -9,11 +9,12 @@ from __future__ import annotations
 import mmap
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydicom import DataElement, Dataset, Sequence
 from pydicom.charset import convert_encodings
@@ -330,9 +331,50 @@ def _dataset(
             found_items = [item for item in found_items if _modifies_title(data, item)]
         entries = [_dataset(data, item, element.encoding, charset, depth + 1) for item in found_items]
         raw[tag] = DataElement(tag, "SQ", Sequence(entries))
-    dataset = Dataset(raw)
+    dataset = Dataset(_Elements(raw))
     dataset.set_original_encoding(not encoding.explicit, encoding.little_endian, charset)
     return dataset
+
+
+class _Elements(MutableMapping[BaseTag, DataElement | RawDataElement]):
+    """Elements by their tags, of which headers that have the same ones share a table: that is half of a header."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, elements: Mapping[BaseTag, DataElement | RawDataElement]) -> None:
+        self._places, self._values = _places(tuple(elements)), list(elements.values())
+
+    def __getitem__(self, tag: BaseTag) -> DataElement | RawDataElement:
+        return self._values[self._places[tag]]
+
+    def get(self, tag: BaseTag, default: Any = None) -> Any:
+        place = self._places.get(tag)
+        return default if place is None else self._values[place]
+
+    def __contains__(self, tag: object) -> bool:
+        return tag in self._places
+
+    def __setitem__(self, tag: BaseTag, element: DataElement | RawDataElement) -> None:
+        if tag in self._places:
+            self._values[self._places[tag]] = element
+        else:
+            self._places, self._values = _places((*self._places, tag)), [*self._values, element]
+
+    def __delitem__(self, tag: BaseTag) -> None:
+        place = self._places[tag]
+        left = tuple(other for other in self._places if other != tag)
+        self._places, self._values = _places(left), self._values[:place] + self._values[place + 1 :]
+
+    def __iter__(self) -> Iterator[BaseTag]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@lru_cache(maxsize=256)
+def _places(tags: tuple[BaseTag, ...]) -> dict[BaseTag, int]:
+    return {tag: place for place, tag in enumerate(tags)}
 
 
 def _raw(tag: BaseTag, vr: str | None, value: bytes, explicit: bool, little_endian: bool) -> RawDataElement:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from time import monotonic
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from mkiso.study.models import Arrival
 from mkiso.unix_address import connected
 
 CONNECT_TIMEOUT_SECONDS = ANSWER_TIMEOUT_SECONDS = 10
+_ALIKE = ("sop_class_uid", "transfer_syntax_uid", "study_instance_uid")  # in most arrivals: they are in memory once
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ def arrival_of(message: dict[str, Any]) -> Arrival:
             "again."
         )
     values = message["arrival"]
-    return Arrival(**{**values, "path": Path(values["path"])})
+    alike = {name: intern(values[name]) for name in _ALIKE}
+    return Arrival(**{**values, **alike, "path": Path(values["path"])})
 
 
 def receiver_status(socket_path: Path, timeout_seconds: float = 2) -> dict[str, Any]:

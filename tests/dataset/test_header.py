@@ -7,6 +7,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from time import thread_time
 
@@ -91,6 +92,21 @@ def test_what_says_whose_an_image_is_cant_be_too_long_to_be_read(tmp_path: Path,
 def test_every_kind_is_read_as_pydicom_reads_it(tmp_path: Path, patient: Person) -> None:
     for file in make_study(tmp_path, "A1", kinds=EVERY_KIND, patient=patient):
         compare(file)
+
+
+def test_a_header_can_be_changed_and_another_one_stays_as_it_is(tmp_path: Path) -> None:
+    """Headers of one kind share the table of their tags."""
+    one, other = (read_header(file) for file in make_ct_series(tmp_path, "ACC1", 2))
+    whole, number = deepcopy(other), other.InstanceNumber
+    tags = list(one.keys())
+    assert tags == list(other.keys()) and "BeamNumber" not in one and one.get("BeamNumber") is None
+    one.BeamNumber, one.InstanceNumber = "7", "99"
+    del one.PatientName
+    assert (one.BeamNumber, one.InstanceNumber, "PatientName" in one) == (7, 99, False)
+    assert sorted(one.keys()) == sorted({*tags, 0x300A00C0} - {0x00100010})
+    assert other == whole and list(other.keys()) == tags and other.InstanceNumber == number != 99
+    with pytest.raises(KeyError):
+        del one["PatientName"]
 
 
 def test_the_identity_is_the_headers(tmp_path: Path) -> None:
