@@ -141,8 +141,8 @@ def memory_rows(laboratory: Laboratory) -> Iterator[Row]:
         "peak memory of any one process, 4 GB disc",
         peaks,
         sample.peak_mb,
-        300,
-        "under 300 MB",
+        250,
+        "under 250 MB",
         unit="MB",
         remark=remark,
     )
