@@ -17,6 +17,7 @@ from mkiso.config.disc import Identity
 from mkiso.study.identity import significant
 from mkiso.study.models import Study
 from mkiso.study.text import text
+from mkiso.study.writing import normalized
 
 _FIRST_BIRTH = date(1900, 1, 2)  # 1 January 1900 and before stand for an unknown date
 _LAST_YEAR = 2100
@@ -116,7 +117,8 @@ class _Group:
 
 
 def _groups(name: str) -> list[_Group]:
-    return [_group(group) for group in name.casefold().translate(_APOSTROPHES).split("=")]
+    """A name has three at most."""
+    return [_group(group) for group in name.casefold().translate(_APOSTROPHES).split("=")[:3]]
 
 
 def _group(text_: str) -> _Group:
@@ -137,13 +139,13 @@ def _letters(word: str) -> str:
     """A word as it is compared, whether marks are written, as letters behind (ue), or not at all; empty where it isn't
     of letters alone: text in another character set than it says has other signs.
     """
-    whole = unicodedata.normalize("NFC", word)
+    whole = normalized("NFC", word)
     if not all(unicodedata.category(sign)[0] in "LM" for sign in whole):
         return ""
-    signs = unicodedata.normalize("NFKD", whole)
+    signs = normalized("NFKD", whole)
     kept = "".join(sign for sign in signs if not _is_mark(unicodedata.combining(sign))).casefold().translate(_ALIKE)
     kana = "".join(chr(ord(sign) + _TO_KATAKANA) if ord(sign) in _HIRAGANA else sign for sign in kept)
-    return unicodedata.normalize("NFC", re.sub("([aou])e", r"\1", kana))
+    return normalized("NFC", re.sub("([aou])e", r"\1", kana))
 
 
 def _is_mark(combining: int) -> bool:

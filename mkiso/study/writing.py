@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import chain, groupby
+from typing import Literal
 
 from anyascii import anyascii
 
@@ -13,6 +15,15 @@ Carries = Callable[[str], bool]
 LABEL_LETTERS = "label_letters"
 """What a job tells as degraded whose label shows something in other letters than it has."""
 _LEADING_VOWEL = re.compile("([เแโใไ])([ก-ฮ])")
+
+
+def normalized(form: Literal["NFC", "NFKD"], text: str) -> str:
+    """As unicodedata.normalize has it, which sorts a run of combining marks by insertion: here that finds it sorted, so
+    that 64 KB of them take no seconds.
+    """
+    apart = "".join(unicodedata.normalize(form.replace("C", "D"), character) for character in text)
+    runs = groupby(apart, lambda mark: not unicodedata.combining(mark))
+    return unicodedata.normalize(form, "".join(chain(*(sorted(run, key=unicodedata.combining) for _, run in runs))))
 
 
 def without_accents(text: str) -> str:
@@ -41,7 +52,7 @@ def written(text: str, carries: Carries) -> str:
     """
     if all(map(carries, text)):
         return text
-    composed = unicodedata.normalize("NFC", text)
+    composed = normalized("NFC", text)
     spoken = composed if all(carries(vowel) for vowel in "เแโใไ") else _LEADING_VOWEL.sub(r"\2\1", composed)
     return " ".join("".join(_written(character, carries) for character in spoken).split(" "))
 

@@ -25,6 +25,7 @@ from starlette.datastructures import Headers
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from mkiso.audit import messages as audit
+from mkiso.config.disc import Identity
 from mkiso.config.settings import PatientApi, Settings
 from mkiso.dataset.elements import EXPLICIT_LITTLE, IMPLICIT_LITTLE, elements, elements_so_far
 from mkiso.deidentify.strings import days_in
@@ -38,7 +39,7 @@ from mkiso.network.pdu import Connection, Pdv, pdvs
 from mkiso.patient_api import birth_date_of, patient_of
 from mkiso.publishers import epson, primera, rimage
 from mkiso.publishers.robot_status import seen_in_names
-from mkiso.study import accession, identity
+from mkiso.study import accession, identity, same_person, writing
 from mkiso.study.character_sets import character_set
 from mkiso.study.models import Patient
 from mkiso.study.selection import is_uid
@@ -216,6 +217,11 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Shape, ...]]] = {
         lambda text: identity.without_patient(text, Patient("", text, "", "")),
         MARKS + NAMES,
     ),
+    "two persons": (
+        lambda text: same_person.are_one(same_person.Person(text), same_person.Person(f"{text}x"), Identity()),
+        tuple(shape for shape in MARKS + NAMES if shape[1] != "\ufdfa"),  # which is 18 letters
+    ),
+    "what a label carries": (lambda text: writing.written(text, str.isascii), MARKS + NAMES),
     "a line": (identity.one_line, MARKS + SPACES),
     "XML of the audit trail": (audit._plain, MARKS + NAMES),
     "patient API": (

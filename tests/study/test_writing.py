@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.study.writing import encodable, name_written, written
+from mkiso.study.writing import encodable, name_written, normalized, written
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,14 @@ def test_a_name_is_written_by_the_groups_that_can_be(encoding: str, shown: str) 
 def test_a_name_without_a_group_that_can_be_written_is_transliterated() -> None:
     assert name_written("=Иванов^Иван", encodable("cp1252")) == "Ivanov^Ivan"
     assert name_written("", encodable("cp1252")) == ""
+
+
+@given(
+    text=st.text(st.sampled_from("aeé각가ﬁ\u0300\u0301\u0315\u0327\u0345\u0344\u0f71\u0f72\u0f73\u3099か"), max_size=12)
+)
+def test_what_is_normalized_in_linear_time_is_what_python_makes_of_it(text: str) -> None:
+    assert normalized("NFC", text) == unicodedata.normalize("NFC", text)
+    assert normalized("NFKD", text) == unicodedata.normalize("NFKD", text)
 
 
 @given(text=st.text(max_size=30), encoding=st.sampled_from(["ascii", "cp1252", "cp874", "cp932", "utf-8"]))
