@@ -188,7 +188,7 @@ def _read(response: httpx.Response, deadline: float) -> Any:
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise _Failed(f"answers with more than {MAX_ANSWER_BYTES} bytes")
+            raise _Failed(f"answers with more than {MAX_ANSWER_BYTES / 1000:.0f} kB")
     if time.monotonic() >= deadline:  # the connection was ended then, which may be the end of a body
         raise httpx.ReadTimeout("the whole answer takes too long")
     try:

@@ -28,6 +28,7 @@ from mkiso.config.access import KEY_USER, SHARED_USER, SignIn
 from mkiso.connections import Connections
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso.study.identity import one_line
+from mkiso.study.models import count_words
 from mkiso.trust import trusting, why_unreachable
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
@@ -141,7 +142,7 @@ class Provider:
         self._endpoint("token_endpoint")
         number = len(self._key_set(anew=True).keys)
         ends = "signs out there too" if "end_session_endpoint" in self._metadata() else "can't sign anybody out there"
-        return f"answers with {number} key{'s' if number != 1 else ''}; mkiso {ends}"
+        return f"answers with {count_words(number, 'key')}; mkiso {ends}"
 
     def _metadata(self) -> dict[str, Any]:
         with self._lock:

@@ -30,7 +30,7 @@ from mkiso.storage.files import hold
 from mkiso.storage.job import Job
 from mkiso.storage.progress import Listener
 from mkiso.storage.room import is_short_of, require_room
-from mkiso.study.models import Study
+from mkiso.study.models import Study, count_words, studies_words
 
 
 class ArchiveJob:
@@ -202,8 +202,10 @@ class ArchiveJob:
 
     def _move_bar(self) -> None:
         done, made, failed = self._studies - len(self.waiting), len(self.outcome.volumes), len(self.outcome.failed)
-        words = f"{done} of {self._studies} studies retrieved, {made} volumes made, {failed} studies failed"
-        self._listener.progress(done, self._studies, words)
+        words = [f"{done} of {studies_words(self._studies)} retrieved"]
+        words += [f"{count_words(made, 'volume')} made"] * bool(made)
+        words += [f"{studies_words(failed)} failed"] * bool(failed)
+        self._listener.progress(done, self._studies, ", ".join(words))
 
     def fail(self, study: Study, error: MkisoError) -> None:
         """Write down why a study isn't archived tonight."""
@@ -224,7 +226,7 @@ class ArchiveJob:
         self.waiting = deque(others)
         self._studies -= left
         way = f"went on without {source}, with" if source else "ended with"
-        stopped = f"{self.outcome.stopped} The night {way} {left} studies to go: {error.words}".strip()
+        stopped = f"{self.outcome.stopped} The night {way} {studies_words(left)} to go: {error.words}".strip()
         self.outcome = replace(self.outcome, stopped=stopped)
 
     def show_end(self) -> None:

@@ -16,6 +16,7 @@ from mkiso.media.disc_set import DiscSet, divide, lay_out_volumes
 from mkiso.media.filling import volume_sectors
 from mkiso.media.layout import Layout
 from mkiso.storage.files import write_whole
+from mkiso.storage.room import size_words
 from mkiso.study.gate import Part
 
 
@@ -49,7 +50,7 @@ def require_size(disc_set: DiscSet, volume_mib: int) -> None:
     for layout in disc_set.layouts:
         if layout.sectors > volume_sectors(layout.medium, volume_mib):
             raise ProofFailed(
-                f"{layout.volume_id} turned out larger than it was counted ({layout.size:,} bytes): it isn't "
+                f"{layout.volume_id} turned out larger than it was counted ({size_words(layout.size)}): it isn't "
                 "used. Tell the administrator of mkiso."
             )
 

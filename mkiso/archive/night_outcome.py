@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from mkiso.study.identity import iso_date
-from mkiso.study.models import Study, images_words, listed_words, studies_words
+from mkiso.study.models import Study, count_words, images_words, listed_words, studies_words
 
 NAMED = 50
 """How many accession numbers a message names; `mkiso archive report` has them all."""
@@ -84,7 +84,8 @@ def words(outcome: Outcome) -> str:
     said += outcome.undelivered
     said += outcome.owed[:SAID]
     if len(outcome.owed) > SAID:
-        said.append(f"{len(outcome.owed) - SAID} more volumes wait for somebody: `mkiso archive report` names them.")
+        waiting = count_words(len(outcome.owed) - SAID, "more volume waits", "more volumes wait")
+        said.append(f"{waiting} for somebody: `mkiso archive report` names all.")
     if outcome.doubtful:
         days = ", ".join(f"{day:%Y-%m-%d}" for day in outcome.doubtful)
         said.append(
@@ -115,7 +116,8 @@ def words(outcome: Outcome) -> str:
     if outcome.elsewhere:
         said.append(f"Another archive run works on {studies_words(outcome.elsewhere)}.")
     if outcome.days_left:
-        said.append(f"{outcome.days_left} earlier days are still owed: the next nights search them.")
+        one, several = "is still owed: the next night searches it.", "are still owed: the next nights search them."
+        said.append(count_words(outcome.days_left, f"earlier day {one}", f"earlier days {several}"))
     return " ".join(said)
 
 

@@ -9,7 +9,7 @@ from datetime import date
 from mkiso.archive.night_outcome import NAMED, listed
 from mkiso.archive.paging import Answer, is_suspicious, was_cut
 from mkiso.archive.schedule import Searched
-from mkiso.study.models import Study
+from mkiso.study.models import Study, count_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def lines(found: Outside, answer: Answer, limit: int) -> Iterator[str]:
             name = study.accession_number or study.study_instance_uid or "(without accession number)"
             yield f"OUTSIDE  {name}  {study.study_date or '(no date)'}  {words}."
         if len(studies) > NAMED:
-            yield f"OUTSIDE  and {len(studies) - NAMED} more studies {words}."
+            yield f"OUTSIDE  and {count_words(len(studies) - NAMED, 'more study', 'more studies')} {words}."
     if found.before:
         yield (
             "Studies in the PACS that are dated before the archive's first day, and of which nothing is archived: "

@@ -15,6 +15,7 @@ from mkiso.archive.nights import HELD, is_alive
 from mkiso.archive.store import Store
 from mkiso.archive.tables import instances, places, volumes
 from mkiso.archive.volumes import ArchiveVolume, image_name, labels_in, volume_of
+from mkiso.study.models import count_words, images_words, studies_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def unseen(ledger: Ledger, store: Store | None) -> str:
         count = connection.scalar(stored.where(volumes.c.store.is_not(None) | here))
     if not count:
         return ""
-    were = "1 volume was" if count == 1 else f"{count} volumes were"
+    were = count_words(count, "volume was", "volumes were")
     return (
         f"STORE NOT SEEN  {were} stored, and {directory} (archive.directory) isn't this archive's store. "
         "Is it mounted? Until it is seen, nobody can say whether they are there."
@@ -132,7 +133,8 @@ def _lost(connection: Connection) -> Iterator[Owed]:
     for label, images, studies in connection.execute(gone):
         yield Owed(
             label,
-            f"is lost, and {images} image(s) of {studies} study(s) that lay on it are on no volume. "
+            f"is lost, and {images_words(images)} of {studies_words(studies)} that lay on it "
+            f"{'is' if images == 1 else 'are'} on no volume. "
             f"Each night looks for them in the PACS; `mkiso archive settle {label} --forget` gives them up.",
         )
 

@@ -175,7 +175,8 @@ def api_key_of(environment: Mapping[str, str]) -> str:
 def _raise(problems: list[str]) -> None:
     if problems:
         raise ConfigurationError(
-            f"The configuration has {len(problems)} problem(s): " + "; ".join(problems), tuple(problems)
+            f"The configuration has {len(problems)} problem{'s' * (len(problems) > 1)}: " + "; ".join(problems),
+            tuple(problems),
         )
 
 

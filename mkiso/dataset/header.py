@@ -288,7 +288,7 @@ def _inflated(data: mmap.mmap, offset: int, transfer_syntax_uid: str, folder: Pa
                     file.write(inflate.decompress(chunk, 1024 * 1024))
                     if file.tell() > MAX_INFLATED_BYTES:
                         raise DamagedInstance(
-                            f"The deflated data set inflates to more than {MAX_INFLATED_BYTES >> 20} MiB."
+                            f"The deflated data set inflates to more than {MAX_INFLATED_BYTES / 1e6:.0f} MB."
                         )
                     chunk = inflate.unconsumed_tail
         except zlib.error:

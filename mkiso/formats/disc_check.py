@@ -29,8 +29,9 @@ from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
 from mkiso.formats.registry import claimed_format
 from mkiso.media.names import is_file_id, path_told_by
 from mkiso.storage.files import descriptor_of
+from mkiso.storage.room import size_words
 from mkiso.study.identity import one_line
-from mkiso.study.models import instances_words
+from mkiso.study.models import count_words, instances_words
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
 _MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT
@@ -87,7 +88,8 @@ class DiscReport:
     def __str__(self) -> str:
         name = f"{self.volume_id}: " if self.volume_id else ""
         whole = f", SHA-256 {self.sha256}" if self.sha256 else ""
-        what = f"{name}{self.files} files, {instances_words(self.instances)}, {self.size} bytes{whole}"
+        files, instances = count_words(self.files, "file"), instances_words(self.instances)
+        what = f"{name}{files}, {instances}, {size_words(self.size)}{whole}"
         return "\n".join(
             [
                 what,
@@ -192,7 +194,7 @@ class _Check:
         form = form.opened(self.password) if self.password else form
         image = self._opened(form.read(self.descriptor))
         read, sought = form.checks
-        self.checked += [f"{read}: {len(image.files)} files", sought]
+        self.checked += [f"{read}: {count_words(len(image.files), 'file')}", sought]
         self.findings += form.faults(image)
         hashes = hash_extents(self.descriptor, image, progress)
         self.findings += [
@@ -207,7 +209,7 @@ class _Check:
         if DICOMDIR not in image.files and CHECKSUMS not in image.shown:
             raise ProofFailed(f"This folder is no disc: it has no DICOMDIR. {_TAKEN}")
         read, sought = CHECKS
-        self.checked += [f"{read}: {len(image.files)} files", sought]
+        self.checked += [f"{read}: {count_words(len(image.files), 'file')}", sought]
         hashes, unreadable = hash_folder(image, progress)
         self.findings += [*image.faults, *unreadable]
         self.findings += [
@@ -260,7 +262,7 @@ class _Check:
             self._find(f"{path} is not in SHA256.TXT.")
         for path in sorted(path for path in listed.keys() & found.keys() if found[path] not in ("", listed[path])):
             self._find(f"{path} is not what it was: its SHA-256 differs from SHA256.TXT.")
-        self.checked.append(f"SHA-256 of {len(found)} files against SHA256.TXT, both ways")
+        self.checked.append(f"SHA-256 of {count_words(len(found), 'file')} against SHA256.TXT, both ways")
 
     def _made(self, extent: Extent, of_entry: bytes) -> bytes:
         """DICOMDIR or SHA256.TXT; `of_entry` stands once in each of its entries at least."""
@@ -328,7 +330,8 @@ class _Check:
         if self.one_patient and len(patient_ids) != 1:
             self._find(f"DICOMDIR has {len(patient_ids)} patients.")
         self.checked.append(
-            f"DICOMDIR: {len(records)} records, {len(referenced)} instances, {len(patient_ids)} patient(s)"
+            f"DICOMDIR: {count_words(len(records), 'record')}, {instances_words(len(referenced))}, "
+            f"{count_words(len(patient_ids), 'patient')}"
         )
 
     def _other_trees(self, image: Contents, needed: Collection[PurePosixPath]) -> None:
@@ -480,5 +483,5 @@ def _followed(directory: Dataset, records: list[Dataset]) -> tuple[dict[int, str
     if is_broken:
         wrong.append("DICOMDIR has offsets that lead nowhere or in circles.")
     elif len(owners) != len(records):
-        wrong.append(f"DICOMDIR has {len(records) - len(owners)} record(s) that no offset leads to.")
+        wrong.append(f"DICOMDIR has {count_words(len(records) - len(owners), 'record')} that no offset leads to.")
     return owners, wrong

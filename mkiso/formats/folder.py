@@ -16,6 +16,7 @@ from mkiso.formats.protocol import Extent
 from mkiso.formats.registry import format_of
 from mkiso.storage.files import descriptor_of, sync_folder
 from mkiso.storage.room import size_words
+from mkiso.study.models import count_words
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _NAMED = 5
@@ -94,8 +95,8 @@ def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | Non
     if differing:
         named = ", ".join(map(str, differing[:_NAMED])) + (" …" if len(differing) > _NAMED else "")
         raise ProofFailed(
-            f"{len(differing)} file(s) in {folder} are not what was written: {named}. Don't hand it out: the stick may "
-            "be broken, or not as large as it says."
+            f"{count_words(len(differing), f'file in {folder} is', f'files in {folder} are')} not what was written: "
+            f"{named}. Don't hand it out: the stick may be broken, or not as large as it says."
         )
     return Unpacked(len(files), size)
 

@@ -13,7 +13,7 @@ from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import hash_extents
 from mkiso.formats.protocol import Extent, Format, Tree
 from mkiso.storage.files import descriptor_of
-from mkiso.study.models import DiscFile
+from mkiso.study.models import DiscFile, count_words
 
 _NAMED = 5  # how many differing files the words of an error name
 
@@ -56,8 +56,8 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
             ]
     if differing:
         raise ProofFailed(
-            f"{len(differing)} file(s) of the image are not what was received or made: {_listed(differing)}. The image "
-            "is not used."
+            f"{count_words(len(differing), 'file of the image is', 'files of the image are')} not what was received or "
+            f"made: {_listed(differing)}. The image is not used."
         )
     return ImageProof(hashes.sha256, size, len(files), hashes.marks)
 
@@ -70,7 +70,7 @@ def _places(files: Collection[DiscFile], name: str, tree: Tree, form: Format) ->
         raise ProofFailed(
             f"The image's {name} tree "
             + " and ".join(
-                [f"lacks {len(missing)} file(s): {_listed(missing)}"] * bool(missing)
+                [f"lacks {count_words(len(missing), 'file')}: {_listed(missing)}"] * bool(missing)
                 + [f"has {len(unexpected)} that nobody put there: {_listed(unexpected)}"] * bool(unexpected)
             )
             + ". The image is not used."

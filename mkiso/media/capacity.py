@@ -130,7 +130,8 @@ def holdable(files: Iterable[DiscFile | Arrival]) -> None:
     for file in files:
         if file.size > LARGEST_FILE_BYTES:
             raise TooLargeForMedium(
-                f"One instance has {_readable(file.size)}, and a file on a disc has at most 4 GiB (ISO 9660 level 1).",
+                f"One instance has {_readable(file.size)}, and a file on a disc has at most "
+                f"{_readable(LARGEST_FILE_BYTES)} (ISO 9660 level 1).",
                 sop_instance_uid=file.sop_instance_uid,
             )
 

@@ -23,11 +23,11 @@ from mkiso.study.character_sets import REPLACEMENT, TRAILING_DELIMITERS, UNICODE
 from mkiso.study.text import CHARACTER_SET_VRS, NO_TEXT, Text
 
 # What was done to a value: the notes of the DICOMDIR, with the number of records.
-PUT_RIGHT = "written as its VR wants it in {} record(s) of the DICOMDIR, not in the images"
-LEFT_OUT = "left out of {} record(s) of the DICOMDIR, since it has no value that it may have"
-SHORTENED = "shortened in {} record(s) of the DICOMDIR, not in the images"
-CLEANED = "cleaned of characters that it may not have in {} record(s) of the DICOMDIR, not in the images"
-UNREADABLE = "not readable in its character set, marked so in {} record(s) of the DICOMDIR"
+PUT_RIGHT = "written as its VR wants it in {} of the DICOMDIR, not in the images"
+LEFT_OUT = "left out of {} of the DICOMDIR, since it has no value that it may have"
+SHORTENED = "shortened in {} of the DICOMDIR, not in the images"
+CLEANED = "cleaned of characters that it may not have in {} of the DICOMDIR, not in the images"
+UNREADABLE = "not readable in its character set, marked so in {} of the DICOMDIR"
 
 _MOST_CHARACTERS: Mapping[str, int] = {"LO": 64, "SH": 16, "ST": 1024, "LT": 10240, "UC": 2**32 - 2, "UT": 2**32 - 2}
 _MOST_BYTES = 65_534  # a length of 16 bits (PS3.5 7.1.2)

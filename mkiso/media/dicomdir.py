@@ -16,6 +16,7 @@ from mkiso.media.patient_ids import patient_ids
 from mkiso.media.record_keys import RELATED_GENERAL_SOP_CLASS_UID
 from mkiso.media.record_values import FILLED, KEPT, made_uid
 from mkiso.media.records import Notes, Subject, record_body
+from mkiso.study.models import count_words
 from mkiso.study.text import Text, raw_value
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -71,7 +72,7 @@ def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, 
         + struct.pack("<HH2sHH", 0x0004, 0x1212, b"US", 2, 0)
         + element(0x00041220, "SQ", b"".join(_encoded(roots)))
     )
-    return meta + dataset, tuple(note.format(count) for note, count in sorted(notes.items()))
+    return meta + dataset, tuple(note.format(count_words(count, "record")) for note, count in sorted(notes.items()))
 
 
 def _patient(branch: PatientBranch, patient_id: Text, number: int, notes: Notes) -> _Record:

@@ -90,7 +90,7 @@ class Envelopes:
         for file in files:
             if self.size_of(file.size) > LARGEST_BYTES:
                 raise TooLargeForMedium(
-                    "One instance has more than 2 GiB, and programs that open encrypted DICOM files read no more of "
+                    "One instance has more than 2.1 GB, and programs that open encrypted DICOM files read no more of "
                     "one. Ask for an encrypted ZIP file.",
                     sop_instance_uid=file.sop_instance_uid,
                 )

@@ -14,12 +14,9 @@ from mkiso.media.record_values import FILLED
 from mkiso.media.records import Notes
 from mkiso.study.text import Text
 
-UNLIKE = (
-    "not fit for a record, replaced by what is left of it and a hash in {} record(s) of the DICOMDIR, not in the images"
-)
+UNLIKE = "not fit for a record, replaced by what is left of it and a hash in {} of the DICOMDIR, not in the images"
 QUALIFIED = (
-    "shared by several patients, told apart by issuer, birth date or sex in {} record(s) of the DICOMDIR, not "
-    "in the images"
+    "shared by several patients, told apart by issuer, birth date or sex in {} of the DICOMDIR, not in the images"
 )
 
 _KEY = next(key for key in KEYS["PATIENT"] if key.keyword == "PatientID")

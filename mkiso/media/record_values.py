@@ -18,9 +18,9 @@ from mkiso.media.record_keys import Key
 from mkiso.study.text import NO_TEXT, Text, raw_value, terms_of
 
 # As the words of mkiso.media.conforming.
-FILLED = "filled in {} record(s) of the DICOMDIR, not in the images"
-REPLACED = "no valid UID, replaced by one of our own in {} record(s) of the DICOMDIR, not in the images"
-KEPT = "no valid UID, named in {} record(s) of the DICOMDIR as the files have it"
+FILLED = "filled in {} of the DICOMDIR, not in the images"
+REPLACED = "no valid UID, replaced by one of our own in {} of the DICOMDIR, not in the images"
+KEPT = "no valid UID, named in {} of the DICOMDIR as the files have it"
 
 BINARY_VRS = frozenset({"US", "UL"})
 _UID_AS_STORED = re.compile(rb"(?=.{1,64}$)\d+(\.\d+)*")  # what the receiver takes: mkiso.study.selection.is_uid

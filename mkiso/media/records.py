@@ -18,13 +18,9 @@ from mkiso.study.character_sets import UNICODE
 from mkiso.study.text import CHARACTER_SET_VRS, NO_TEXT, Text, terms_of, text_of
 
 # As the words of mkiso.media.conforming.
-FILLED_WITH_ITSELF = (
-    "filled in {} record(s) of the DICOMDIR with a reference to the instance itself, since it names no other"
-)
-IN_UNICODE = (
-    "ISO_IR 192 in {} record(s) of the DICOMDIR, where the images have another set, several, or none that is defined"
-)
-UNDEFINED = "left out of {} record(s) of the DICOMDIR, since the images name a set that isn't defined"
+FILLED_WITH_ITSELF = "filled in {} of the DICOMDIR with a reference to the instance itself, since it names no other"
+IN_UNICODE = "ISO_IR 192 in {} of the DICOMDIR, where the images have another set, several, or none that is defined"
+UNDEFINED = "left out of {} of the DICOMDIR, since the images name a set that isn't defined"
 
 _WITH_TEXT = frozenset(
     kind for kind, keys in KEYS.items() if any(key.vr in CHARACTER_SET_VRS or key.items for key in keys)

@@ -31,7 +31,7 @@ from mkiso.publishers.dicom import reference_to
 from mkiso.publishers.protocol import Order, Watch
 from mkiso.receiver.admission import Admission, Place
 from mkiso.receiver.commitment import COMMITTING, REQUEST_COMMITMENT
-from mkiso.study.models import Arrival
+from mkiso.study.models import Arrival, instances_words
 
 POLL_SECONDS = 0.5
 PDU_TIMEOUT_SECONDS = 10.0  # of a publisher that calls us
@@ -58,7 +58,7 @@ def commit(publisher: str, settings: CStore, address: Address, order: Order, wat
             reports.put(report)
 
     def unclear(reason: str) -> PrintUncertain:
-        accepted = f"{publisher} accepted all {len(order.instances)} instances"
+        accepted = f"{publisher} accepted {instances_words(len(order.instances))}"
         return PrintUncertain(
             f"{accepted} and {reason}: it may make the disc. Look at the robot.", accepted=len(order.instances)
         )
@@ -81,7 +81,9 @@ def commit(publisher: str, settings: CStore, address: Address, order: Order, wat
     missing = uncommitted(report, order.instances)
     if missing:
         total = len(order.instances)
-        words = f"{publisher} accepted {total} instances and commits itself to only {total - len(missing)} of them"
+        words = (
+            f"{publisher} accepted {instances_words(total)} and commits itself to only {total - len(missing)} of them"
+        )
         raise PublisherRefused(
             f"{words}: it may make a disc of a part.", accepted=len(order.instances), missing=sorted(missing)[:20]
         )

@@ -51,7 +51,7 @@ from mkiso.publishers.relay import (
 from mkiso.publishers.transcode import Transcoder, transcoding
 from mkiso.storage.files import sha256_of
 from mkiso.study.identity import without_patient
-from mkiso.study.models import Arrival
+from mkiso.study.models import Arrival, instances_words
 
 
 class CStorePublisher(DicomPublisher[CStore]):
@@ -99,8 +99,8 @@ class CStorePublisher(DicomPublisher[CStore]):
                 yield
         except PublisherUnavailable:
             raise PrintUncertain(
-                f"{self.name} accepted all {len(order.instances)} instances, and the print was stopped before it was "
-                f"asked for its storage commitment. {MAY_BE_MADE}",
+                f"{self.name} accepted {instances_words(len(order.instances))}, and the print was stopped before it "
+                f"was asked for its storage commitment. {MAY_BE_MADE}",
                 accepted=len(order.instances),
             ) from None
 
@@ -144,7 +144,7 @@ class Relay:
             self._order.order_id,
             "queued",
             self._accepted,
-            f"{self._name} accepted all {self._accepted} instances.",
+            f"{self._name} accepted {instances_words(self._accepted)}.",
             tuple(sorted(self._warnings)),
         )
 

@@ -28,6 +28,7 @@ from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, name_on_label, tells_part
 from mkiso.publishers.robot_status import ENDS, RobotState, RobotStatus, seen_in_names, strongest
 from mkiso.storage.files import clock_of, sha256_of, sync_folder
+from mkiso.storage.room import size_words
 from mkiso.study.identity import without_patient
 from mkiso.study.writing import Carries, encodable, name_written
 
@@ -242,7 +243,7 @@ class FolderPublisher(ABC):
         self._sweep(order)
         if shutil.disk_usage(self.staging).free < size:
             raise PublisherUnavailable(
-                f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed."
+                f"{self.name}'s folder has no room for an image of {size_words(size)}; nothing was printed."
             )
         target = self.staging / f"{order.order_id}{order.image.suffix.upper()}"
         watch.leaves()

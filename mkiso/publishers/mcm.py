@@ -32,7 +32,7 @@ from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, tells_part
 from mkiso.publishers.robot_status import RobotState, RobotStatus
 from mkiso.study.identity import without_patient
-from mkiso.study.models import Arrival
+from mkiso.study.models import Arrival, instances_words
 
 MEDIA_CREATION = Context("1.2.840.10008.5.1.1.33", IMPLICIT_VR_LITTLE_ENDIAN)
 INITIATE, CANCEL = 1, 2  # PS3.4 S.3.2.2, S.3.2.3
@@ -81,7 +81,7 @@ class McmPublisher(DicomPublisher[MediaCreation]):
             except AssociationLost as error:
                 raise PrintUncertain(f"{self.name} {error} when it was told to start. {MAY_BE_MADE}") from None
             self._demand(answer, order, "to start the disc")
-        return replace(receipt, words=f"{self.name} has started a disc of {receipt.instances} instances.")
+        return replace(receipt, words=f"{self.name} has started a disc of {instances_words(receipt.instances)}.")
 
     def tells_part(self) -> bool:
         return tells_part(self._settings.label_fields)

@@ -21,6 +21,7 @@ import httpx
 from mkiso.config.sources import DicomWeb
 from mkiso.connections import Connections
 from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
+from mkiso.storage.room import size_words
 from mkiso.trust import is_plain, trusting, why_unreachable, why_unusable
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -297,7 +298,7 @@ def pieces_of(answer: httpx.Response, ends: float, most: int = MAX_BODY_BYTES) -
     for piece in answer.iter_raw():
         size += len(piece)
         if size > most:
-            raise PacsRefused(f"A DICOMweb server sends an answer of more than {most} bytes. Look at its log.")
+            raise PacsRefused(f"A DICOMweb server sends an answer of more than {size_words(most)}. Look at its log.")
         if time.monotonic() > ends:  # httpx's limit is for each read, and a server may send a byte at a time
             raise PacsSilent("The answer of a DICOMweb server takes too long. Look at its log.")
         yield piece

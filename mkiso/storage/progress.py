@@ -11,6 +11,7 @@ from typing import Protocol
 from mkiso.config.settings import Server
 from mkiso.config.storage import Storage
 from mkiso.storage.report import FoundStudy, JobReport, find_report, write_report
+from mkiso.storage.room import size_words
 from mkiso.storage.shelf import Manifest
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Arrival, Study, images_words, studies_words
@@ -122,7 +123,8 @@ class JobProgress:
         """How far the retrieval is, for the operator."""
         expected, received = self.report.expected, self.report.received
         rate = self._bytes / 1e6 / max(time.monotonic() - self._moving_since, 1e-3)
-        words = f"{received} of {expected if expected is not None else 'an unknown number of'} images, {rate:.1f} MB/s"
+        of_them = "an unknown number of images" if expected is None else images_words(expected)
+        words = f"{received} of {of_them}, {rate:.1f} MB/s"
         self._listener.progress(received, expected, words)
 
     def tell_discs(self, discs: Sequence[Manifest], server: Server) -> None:
@@ -133,7 +135,7 @@ class JobProgress:
         self.tell("done", written=images)
         for disc in discs:
             part = f"?part={disc.number}" if disc.total > 1 else ""
-            words = f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)"
+            words = f"Disc {disc.number} of {disc.total} ({size_words(disc.size)})"
             self._listener.link("disc", f"{server.address}/api/iso/jobs/{self.report.job_id}/disc{part}", words)
 
     def tell_end(self, *, is_good: bool) -> None:

@@ -15,6 +15,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.marks import NOT_KEPT, NOT_PROVED, ProvedSpan
 from mkiso.storage.shelf import Appearance, Manifest, last_seen, manifests, note_seen, open_image, take_off
+from mkiso.study.models import count_words
 
 BYTES_PER_SECOND = 100e6
 """A disk of 200 MB/s still has half of its time for jobs and clerks."""
@@ -34,9 +35,9 @@ class Reread:
         """Raises ProofFailed where a disc left the shelf: a memory or a disk may be at fault."""
         if self.taken_off:
             raise ProofFailed(
-                f"{self.taken_off} of {self.discs} discs on the shelf were not what was proved when they were made: "
-                "they and the rest of their sets were taken off, and are made again at the next question. Check "
-                "the memory and the disk of the disc store."
+                f"{self.taken_off} of {count_words(self.discs, 'disc')} on the shelf "
+                f"{'was' if self.taken_off == 1 else 'were'} not what was proved at the making: taken off, with the "
+                "rest of the set, and made again at the next question. Check the memory and the disk of the disc store."
             )
 
 

@@ -28,12 +28,12 @@ def size_words(size: int) -> str:
 def require_room(storage: Storage) -> None:
     """Refuse new work before a full disk breaks running work. Raises StorageFull below `storage.min_free_gib`."""
     places = [place for place in (storage.data_dir, storage.discs_dir) if place.exists()]
-    free_gib = min((shutil.disk_usage(place).free for place in places), default=0) / GIB
-    if free_gib < storage.min_free_gib:
+    free, least = min((shutil.disk_usage(place).free for place in places), default=0), storage.min_free_gib * GIB
+    if free < least:
         raise StorageFull(
-            f"Only {free_gib:.1f} GiB are free on the disk of mkiso and storage.min_free_gib is "
-            f"{storage.min_free_gib:g}: "
-            "make room there, or ask again when older discs have gone."
+            f"Only {size_words(free)} are free on the disk of mkiso, and {size_words(int(least))} must be "
+            f"(storage.min_free_gib: {storage.min_free_gib:g}): make room there, or ask again when older discs have "
+            "gone."
         )
 
 

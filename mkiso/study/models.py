@@ -94,19 +94,24 @@ class Study:
         return f"accession number {number}" if number else f"Study Instance UID {self.study_instance_uid}"
 
 
+def count_words(count: int, thing: str, things: str = "") -> str:
+    """1 record, 412 records; `things` where they aren't `thing` with an s."""
+    return f"{count} {thing if count == 1 else things or f'{thing}s'}"
+
+
 def images_words(count: int) -> str:
     """1 image, 412 images."""
-    return f"{count} {'image' if count == 1 else 'images'}"
+    return count_words(count, "image")
 
 
 def instances_words(count: int) -> str:
     """1 instance, 412 instances."""
-    return f"{count} {'instance' if count == 1 else 'instances'}"
+    return count_words(count, "instance")
 
 
 def studies_words(count: int) -> str:
     """1 study, 412 studies."""
-    return f"{count} {'study' if count == 1 else 'studies'}"
+    return count_words(count, "study", "studies")
 
 
 def listed_words(names: Sequence[str], most: int) -> str:

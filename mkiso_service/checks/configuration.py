@@ -27,7 +27,7 @@ from mkiso.media.envelopes import recipients_of
 from mkiso.network.tls import acceptor_context
 from mkiso.sources.web import trust_of
 from mkiso.storage.data_format import newer_data
-from mkiso.storage.room import GIB, is_of_kernel, lacking_storage, makeable, nearest, unwritable
+from mkiso.storage.room import GIB, is_of_kernel, lacking_storage, makeable, nearest, size_words, unwritable
 from mkiso.trust import trusting, why_unusable
 
 
@@ -44,9 +44,10 @@ def lacking(settings: Settings) -> Iterator[str]:
     storage = settings.storage
     yield from tuple(lacking_storage(storage)) or newer_data(storage)
     there = nearest(storage.data_dir)
-    whole_gib = shutil.disk_usage(there).total / GIB
-    if storage.min_free_gib > whole_gib and not is_of_kernel(there):
-        yield f"storage.min_free_gib is {storage.min_free_gib:g}, and the disk of storage.data_dir has {whole_gib:.1f}"
+    whole, least = shutil.disk_usage(there).total, int(storage.min_free_gib * GIB)
+    if least > whole and not is_of_kernel(there):
+        free = f"storage.min_free_gib is {storage.min_free_gib:g} ({size_words(least)})"
+        yield f"{free}, and the disk of storage.data_dir has {size_words(whole)}"
     yield from lacking_viewer(settings.viewer)
     yield from _told(lambda: recipients_of(settings.disc.recipients))
     for name, publisher in settings.publishers.items():

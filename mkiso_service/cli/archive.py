@@ -346,8 +346,10 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
 
 
 def _read_back_lines(outcome: ReadBack) -> Iterator[str]:
+    from mkiso.study.models import count_words
+
     yield (
-        f"{outcome.label}: {outcome.good} files are what the ledger says."
+        f"{outcome.label}: {count_words(outcome.good, 'file is', 'files are')} what the ledger says."
         if outcome.is_good
         else f"{outcome.label} IS NOT GOOD."
     )
@@ -361,22 +363,28 @@ def _read_back_lines(outcome: ReadBack) -> Iterator[str]:
 
 def _night_line(night: NightReport) -> str:
     from mkiso.storage.room import size_words
-    from mkiso.study.models import instances_words, studies_words
+    from mkiso.study.models import count_words, instances_words, studies_words
 
     dates = f"{night.date_from}" if night.date_from == night.date_to else f"{night.date_from} to {night.date_to}"
     end = f"done {night.finished:%Y-%m-%d %H:%M} UTC" if night.finished else "NOT FINISHED"
     failed = f", {night.failed} FAILED" if night.failed else ""
     waiting = f", {night.undelivered} NOT YET DELIVERED" if night.undelivered else ""
-    volumes = "1 volume" if night.volumes == 1 else f"{night.volumes} volumes"
-    archived = f"{instances_words(night.instances)} on {volumes} ({size_words(night.size)})"
+    volumes = count_words(night.volumes, "volume")
+    archived = (
+        f"{instances_words(night.instances)} on {volumes} ({size_words(night.size)})"
+        if night.volumes
+        else "nothing archived"
+    )
     began = "by hand" if not night.scheduled else "night"
     return f"{dates}  {began}  {end}: {studies_words(night.found)} found, {archived}{failed}{waiting}"
 
 
 def _failed_line(study: FailedStudy, max_attempts: int) -> str:
+    from mkiso.study.models import count_words
+
     tried = (
-        f"given up{' by a person' if study.forgotten else ''} after {study.attempts} attempts"
+        f"given up{' by a person' if study.forgotten else ''} after {count_words(study.attempts, 'attempt')}"
         if study.attempts >= max_attempts
-        else f"{study.attempts} of {max_attempts} attempts"
+        else f"{study.attempts} of {count_words(max_attempts, 'attempt')}"
     )
     return f"NOT ARCHIVED  {study.name}  {study.study_date}  {tried}: {study.words} [{study.code}]"

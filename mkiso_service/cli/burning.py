@@ -18,7 +18,7 @@ from mkiso.errors import SeveralDiscs, StorageFull
 from mkiso.formats.folder import unpack
 from mkiso.storage.files import write_whole
 from mkiso.storage.room import size_words
-from mkiso.study.models import instances_words
+from mkiso.study.models import count_words, instances_words
 from mkiso_service.api import Disc, Job
 from mkiso_service.cli.client import AskedDisc, Client, DiscRequest
 from mkiso_service.cli.display import bar_of_bytes, show_job
@@ -95,7 +95,8 @@ def burn_into(
         with bar_of_bytes(console, "writing and reading back") as moved:
             written = unpack(files[0], folder, moved)
     console.print(
-        f"[bold]{escape(str(folder))}[/]  {instances_words(job.discs[0].instances)} in {written.files} files, "
+        f"[bold]{escape(str(folder))}[/]  {instances_words(job.discs[0].instances)} in "
+        f"{count_words(written.files, 'file')}, "
         f"{size_words(written.size)}, proved: each was read back and is what the service proved."
     )
     return job, [folder]

@@ -147,8 +147,8 @@ def prepare(folder: Path) -> Place:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DemoFailed(f"The folder {folder} can't be made: {error.strerror}.") from None
-    if shutil.disk_usage(folder).free < 2**30:
-        raise DemoFailed(f"Less than 1 GiB is free for {folder}.")
+    if shutil.disk_usage(folder).free < 10**9:
+        raise DemoFailed(f"Less than 1 GB is free for {folder}.")
     place = Place(folder, {name: free_port(port) for name, port in DEFAULT_PORTS.items()})
     data, is_own = folder / "data", place.config.exists() and place.config.read_text().startswith(_MADE_BY_DEMO)
     if not is_own and (place.config.exists() or data.exists()):

@@ -288,6 +288,7 @@ def letter(client: Client, job_id: str, output: str | None, paper: str, language
     jobs` shows it.
     """
     from mkiso.storage.files import write_whole
+    from mkiso.storage.room import size_words
 
     target = place_of(output, "letter.pdf", force=force)
     content = client.letter(job_id, paper=paper, language=language)
@@ -295,4 +296,4 @@ def letter(client: Client, job_id: str, output: str | None, paper: str, language
         write_whole(target, content)
     except OSError as error:
         raise click.FileError(str(target), error.strerror) from None
-    click.echo(f"{target}  {len(content) / 1000:.0f} kB")
+    click.echo(f"{target}  {size_words(len(content))}")

@@ -148,7 +148,7 @@ def test_what_no_run_can_settle_is_reported_and_settled(image: Path, capsys: pyt
     assert f"{label} is lost; what lay on it and lies on no other volume is owed." in told.out
     assert "no volume A20010101_0001" in told.err
     assert run(["archive", "report"]) == 0
-    assert f"{label} is lost, and 2 image(s) of 1 study(s)" in capsys.readouterr().out
+    assert f"{label} is lost, and 2 images of 1 study that lay on it are" in capsys.readouterr().out
     assert run(["archive", "settle", label, "--forget"]) == 0
     assert run(["archive", "settle", label]) == 2
     image.parent.rmdir()

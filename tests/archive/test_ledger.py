@@ -267,7 +267,7 @@ def test_what_a_run_left_half_made_is_discarded_by_the_next(ledger: Ledger) -> N
         assert whole.image.exists()
         assert archived(ledger, ["1.2", "1.3", "1.4"]) == {"1.3": {"1.3.1"}}
         assert [study.study_instance_uid for study in lost_studies(ledger)] == ["1.2", "1.4"]
-        assert {each.label: "2 image(s) of 2 study(s)" in each.words for each in owed(ledger, store)} == {
+        assert {each.label: "2 images of 2 studies" in each.words for each in owed(ledger, store)} == {
             lost.label: True,
             stranger.name: False,
         }

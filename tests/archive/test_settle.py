@@ -117,7 +117,7 @@ def test_what_is_lost_is_owed_until_it_lies_on_another_volume(settings: Settings
             anew = archive(night, {"1.2": ["1.2.2", "1.2.3"]})
             assert anew.label > volume.label
         assert archived(ledger, UIDS) == {"1.2": {"1.2.2", "1.2.3"}}
-        assert "1 image(s) of 1 study(s)" in owed(ledger, store)[0].words
+        assert "1 image of 1 study that lay on it is on no volume" in owed(ledger, store)[0].words
         (finding,) = find(ledger, "1.2")
         assert [(holding.label, holding.state, holding.instances) for holding in finding.holdings] == [
             (volume.label, "gone", 1), (anew.label, "mastered", 2),

@@ -184,7 +184,7 @@ def test_the_size_of_an_envelope_is_known_beforehand(tmp_path: Path, made: Made)
 
 def test_a_file_that_programs_could_not_open_is_refused(tmp_path: Path) -> None:
     large = DiscFile(PurePosixPath("X"), 2**31 - 200, "", tmp_path / "X", sop_instance_uid="1.2")
-    with pytest.raises(TooLargeForMedium, match="more than 2 GiB"):
+    with pytest.raises(TooLargeForMedium, match=r"more than 2\.1 GB"):
         Envelopes(PASSWORD).sealed([large], tmp_path)
 
 

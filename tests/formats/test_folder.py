@@ -172,7 +172,7 @@ def test_what_comes_back_differently_from_the_device_is_named(image: Path, folde
             else:
                 readme.write_bytes(readme.read_bytes()[:-1] + b"?")
 
-    with pytest.raises(ProofFailed, match=r"1 file\(s\) .* are not what was written: README.TXT. Don't hand it out"):
+    with pytest.raises(ProofFailed, match=r"1 file in .* is not what was written: README.TXT. Don't hand it out"):
         unpack(image, folder, spoil)
 
 

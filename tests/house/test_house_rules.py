@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -28,3 +30,19 @@ def test_every_python_that_is_started_leaves_the_working_folder_out() -> None:
     ]
     assert len(starts) >= 4
     assert [start for start in starts if not start[1].startswith(' "-P", ')] == []
+
+
+def literals(file: Path) -> Iterator[str]:
+    """The text in a module that isn't a docstring."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def test_words_count_in_singular_and_plural_and_sizes_in_gigabytes() -> None:
+    """`count_words` says 1 file and 2 files, `size_words` 5.4 GB."""
+    words = [text for room in PRODUCT for file in room.rglob("*.py") for text in literals(file)]
+    assert any("The image is not used" in text for text in words)
+    assert [text for text in words if re.search(r"[a-z]\(s\)|\b[KMG]iB\b", text)] == []

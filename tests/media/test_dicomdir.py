@@ -129,7 +129,7 @@ def test_what_an_image_lacks_is_filled_in_the_record_and_told() -> None:
     }
     assert (series.Modality, series.SeriesNumber) == ("OT", 1)
     assert (first.InstanceNumber, second.InstanceNumber) == (9, 2)
-    assert any(note.startswith("IMAGE, InstanceNumber: filled in 1 record(s)") for note in notes)
+    assert any(note.startswith("IMAGE, InstanceNumber: filled in 1 record") for note in notes)
     assert "InstanceNumber" not in found[0].header
 
 
@@ -401,7 +401,7 @@ def test_series_whose_uids_are_not_valid_stay_apart() -> None:
     assert len([uid for uid in written if uid.startswith("2.25.")]) == 2
     [study] = of_type(found, "STUDY")
     assert study.StudyInstanceUID.is_valid
-    assert "SERIES, SeriesInstanceUID: no valid UID, replaced by one of our own in 2 record(s)" in notes(found)
+    assert "SERIES, SeriesInstanceUID: no valid UID, replaced by one of our own in 2 records" in notes(found)
     assert [record.SeriesInstanceUID for record in of_type(found[::-1], "SERIES")] == written
 
 
@@ -424,7 +424,7 @@ def test_an_instance_is_named_as_its_file_names_it() -> None:
     [image] = of_type([Instance(arrival, found.header)], "IMAGE")
     assert image.ReferencedSOPInstanceUIDInFile == "1.2.03"
     told = notes([Instance(arrival, found.header)])
-    assert "IMAGE, ReferencedSOPInstanceUIDInFile: no valid UID, named in 1 record(s)" in told
+    assert "IMAGE, ReferencedSOPInstanceUIDInFile: no valid UID, named in 1 record" in told
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_presentation_state_that_names_no_image_refers_to_itself(sop_class: st
         series = item.ReferencedSeriesSequence[0] if sequence == "BlendingSequence" else item
         assert series.SeriesInstanceUID == "1.2.3"
         assert series.ReferencedImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.7"
-    told = f"PRESENTATION, {sequence}: filled in 1 record(s) of the DICOMDIR with a reference to the instance itself"
+    told = f"PRESENTATION, {sequence}: filled in 1 record of the DICOMDIR with a reference to the instance itself"
     assert told in notes([found])
 
 
@@ -476,7 +476,7 @@ def test_patients_of_one_id_are_told_apart() -> None:
         ("P1 (SOUTH)", "N1^B"),
     ]
     assert any(
-        "shared by several patients, told apart by issuer, birth date or sex in 2 record(s)" in note for note in told
+        "shared by several patients, told apart by issuer, birth date or sex in 2 records" in note for note in told
     )
     content, _ = dicomdir(arrange(found[:2], {f"1.{n}": str(n) * 60 for n in range(2)}), "TEST")
     ids = {

@@ -18,6 +18,7 @@ from mkiso.config.settings import Server, Settings
 from mkiso.errors import BirthDateNeeded, InvalidRequest, PublisherUnknown
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
+from mkiso.storage.room import size_words
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers
 from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
 from mkiso.study.priors import require_offered
@@ -64,7 +65,7 @@ class Query:
     def __init__(self, query: bytes, form: bytes = b"") -> None:
         if len(query) + len(form) > MAX_QUERY_BYTES:
             raise QueryTooLong(
-                f"The query is longer than {MAX_QUERY_BYTES} bytes: ask for fewer accession numbers at a time."
+                f"The query is longer than {size_words(MAX_QUERY_BYTES)}: ask for fewer accession numbers at a time."
             )
         try:
             self._pairs = [
