@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -29,13 +29,14 @@ class AskPrefect(Protocol):
 @dataclass(frozen=True, slots=True)
 class Site:
     """What a check may look at. `inside`: somebody at this machine reads the words, so addresses and versions may stand
-    in them, and it may ask more than whether something can be reached.
+    in them, and it may ask more than whether something can be reached. `wrong`: what was found so before, by name.
     """
 
     settings: Settings
     ask_prefect: AskPrefect
     limit_seconds: float
     inside: bool = False
+    wrong: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

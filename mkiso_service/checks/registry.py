@@ -39,6 +39,7 @@ from mkiso.sources.registry import source_of
 from mkiso.storage.data_format import newer_data
 from mkiso.storage.room import NO_ROOM, lacking_storage, require_room, size_words
 from mkiso.storage.rounds import why_resting
+from mkiso.study.models import count_words, images_words
 from mkiso.trust import is_plain, trusting, why_unreachable
 from mkiso_service.api import Health
 from mkiso_service.checks.check import Check, Site, Unwell
@@ -58,13 +59,15 @@ def checks_of(settings: Settings, *, inside: bool = False) -> list[Check]:
     names = settings.publishers
     sources = (Check(f"source:{name}", f"source {name}", partial(_source, name)) for name in settings.sources)
     publishers = (Check(f"publisher:{name}", f"publisher {name}", partial(_publisher, name)) for name in names)
-    checks = (*CHECKS, *sources, *publishers)
+    # The webhook's comes last: it repeats what the others find.
+    checks = sorted((*CHECKS, *sources, *publishers), key=lambda check: check.name == "webhook")
     return [check for check in checks if (inside or not check.inside) and check.configured(settings)]
 
 
 def _configuration(site: Site) -> str:
     own = ("storage.", "viewer.", "publishers.", "archive.directory ")  # which have checks of their own
-    if wrong := [words for words in lacking(site.settings) if not words.startswith(own)]:
+    sources = tuple(f"{source.section} can't use " for source in site.settings.all_sources)
+    if wrong := [words for words in lacking(site.settings) if not words.startswith(own + sources)]:
         raise Unwell(" ".join(f"{words.rstrip('.')}." for words in wrong))
     folder = site.settings.storage.data_dir
     return f"{named_in(os.environ)} is correct; data is kept in {folder}; this is mkiso {program_version()}"
@@ -84,12 +87,12 @@ def _disk(site: Site) -> str:
         return f"{folder} is made at the first start" if site.inside else "not yet used"
     try:
         with tempfile.TemporaryFile(dir=folder):
-            free_gib = shutil.disk_usage(folder).free / 2**30
+            free = shutil.disk_usage(folder).free
     except OSError as error:
         remedy = "Make room there" if error.errno in NO_ROOM else "Give it to the user that mkiso runs as"
         raise Unwell(f"{place} can't be written: {error.strerror}. {remedy}.") from None
     require_room(site.settings.storage)
-    return f"{free_gib:.1f} GiB are free"
+    return f"{size_words(free)} are free"
 
 
 def _sign_in(site: Site) -> str:
@@ -100,7 +103,7 @@ def _viewer(site: Site) -> str:
     if wrong := ". ".join(lacking_viewer(site.settings.viewer)):
         raise Unwell(f"{wrong}. Unpack the portable viewer there.")
     folder = Path(site.settings.viewer.directory)
-    return f"{sum(1 for file in folder.rglob('*') if file.is_file())} files in {folder}"
+    return f"{count_words(sum(file.is_file() for file in folder.rglob('*')), 'file')} in {folder}"
 
 
 def _video(_: Site) -> str:
@@ -163,13 +166,13 @@ def _inboxes(site: Site) -> str:
         raise Unwell(f"The receiver doesn't know {', '.join(unknown)}: it started before. Restart `mkiso serve`.")
     if not site.inside:
         came, refused = (sum(count[key] for count in told.values()) for key in ("stored", "refused"))
-        return f"{came} images came, {refused} refused"
+        return f"{images_words(came)} came, {refused} refused"
     words = []
     for name, count in told.items():
         waiting = sum(not study.asked for study in studies_in(site.settings.storage, name))
         last = f", the last refusal {count['last_refusal']}" if count["last_refusal"] else ""
-        studies = "1 study waits" if waiting == 1 else f"{waiting} studies wait"
-        words.append(f"{name}: {count['stored']} images came, {count['refused']} refused, {studies}{last}")
+        studies = count_words(waiting, "study waits", "studies wait")
+        words.append(f"{name}: {images_words(count['stored'])} came, {count['refused']} refused, {studies}{last}")
     return "; ".join(words)
 
 
@@ -256,7 +259,7 @@ def _audit(site: Site) -> str:
 
 def _prefect(site: Site) -> str:
     try:
-        told = f"answers; {site.ask_prefect(lambda prefect: prefect.queued())} jobs wait"
+        told = f"answers; {count_words(site.ask_prefect(lambda prefect: prefect.queued()), 'job waits', 'jobs wait')}"
         if not site.inside:
             return told
         version = site.ask_prefect(lambda prefect: prefect.version())
@@ -316,10 +319,10 @@ def _webhook(site: Site) -> str:
         raise Unwell(f"{url} can't be reached ({error}). Start `mkiso serve`.") from None
     except ValidationError:
         raise Unwell(f"What answers at {url} isn't mkiso. End that program, or set another server.port.") from None
-    found = health["dependencies"].items()
-    if lacks := [f"{name} ({each['detail'].removesuffix('.')})" for name, each in found if not each["ok"]]:
-        raise Unwell(f"{url} says that the running service lacks {', '.join(lacks)}.")
-    return f"{url} says ok"
+    lacks = {name: each["detail"].removesuffix(".") for name, each in health["dependencies"].items() if not each["ok"]}
+    if new := [f"{name} ({words})" for name, words in lacks.items() if name not in site.wrong]:
+        raise Unwell(f"{url} says that the running service lacks {', '.join(new)}.")
+    return f"{url} says what stands above" if lacks else f"{url} says ok"
 
 
 def _publisher(name: str, site: Site) -> str:

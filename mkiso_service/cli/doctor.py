@@ -95,7 +95,8 @@ def diagnose(console: Console, settings: Settings) -> int:
 
         return asyncio.run(asked())
 
-    site, wrong = Site(settings, ask_prefect, WAIT_SECONDS, inside=True), 0
+    wrong: set[str] = set()
+    site = Site(settings, ask_prefect, WAIT_SECONDS, inside=True, wrong=wrong)
     checks = checks_of(settings, inside=True)
     _await_start(console, site, checks)
     if not _is_started(site, checks):
@@ -109,6 +110,7 @@ def diagnose(console: Console, settings: Settings) -> int:
         mark = "[green]ok   [/]" if finding.well else "[bold red]wrong[/]"
         console.print(f"{mark}  [bold]{check.title:<18}[/] [dim]{finding.seconds:5.2f} s[/]  ", end="")
         console.print(finding.words, markup=False, highlight=False)
-        wrong += not finding.well
-    console.print("Everything is in order." if not wrong else f"{wrong} of these need attention.")
+        if not finding.well:
+            wrong.add(check.name)
+    console.print(f"{len(wrong)} of these need attention." if wrong else "Everything is in order.")
     return 1 if wrong else 0

@@ -27,6 +27,7 @@ from mkiso.audit.messages import queried
 from mkiso.config.archive import Archive
 from mkiso.config.disc import Print, Viewer
 from mkiso.config.settings import Audit, PatientApi, Prefect, Receiver, Server, Settings
+from mkiso.config.sources import DicomWeb
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, PacsSilent
 from mkiso.pictures.confinement import landlock_version
@@ -363,6 +364,17 @@ def test_what_the_running_service_lacks_is_wrong_though_the_doctor_has_it(tmp_pa
     with health_answered(json.dumps(told).encode()) as port:
         found = finding(site_in(tmp_path, server=Server(port=port)), "webhook")
     assert not found.well and "lacks publisher:R (R's folder /srv/robot can't be used" in found.words, found.words
+
+
+def test_the_doctor_names_a_fault_of_a_pacs_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no certificate")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "processes.json").write_text(json.dumps({"worker": {"up": True, "pid": 1, "ended": []}}))
+    pacs = DicomWeb(kind="dicomweb", base_url="https://a.org", authority=tmp_path / "file")
+    told = {"status": "degraded", "degraded": ["pacs"], "dependencies": {"pacs": {"ok": False, "detail": "No PEM."}}}
+    with health_answered(json.dumps(told).encode()) as port:
+        said = told_by_doctor(settings_in(tmp_path).model_copy(update={"server": Server(port=port), "pacs": pacs}))
+    assert said.count("PEM") == 1 and "/api/health says what stands above" in said, said
 
 
 def test_what_the_configuration_names_and_nobody_has_is_told(tmp_path: Path) -> None:
