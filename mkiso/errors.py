@@ -506,6 +506,13 @@ class StorageFull(RetriableError):
     remedy = "free some space, or shorten `disc.keep_hours`"
 
 
+class StorageUnreadable(RetriableError):
+    code = "storage_unreadable"
+    http_status = 503
+    meaning = "a file of mkiso's own is there and can't be read: too many open files, no permission, a failing disk"
+    remedy = "ask again; if it stays, run `mkiso doctor`, and look at the disk"
+
+
 class DeadlinePassed(RetriableError):
     code = "deadline_passed"
     http_status = 504

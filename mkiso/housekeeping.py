@@ -17,7 +17,7 @@ from typing import Literal
 
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import JobCancelled
+from mkiso.errors import DamagedInstance, JobCancelled, StorageUnreadable
 from mkiso.publishers.orderbook import forget_old
 from mkiso.receiver.pushed import Ask, Clearing, PushedStudy, inboxes_on_disk, studies_in
 from mkiso.storage.files import alone_in, seconds_old
@@ -160,8 +160,11 @@ def _note_ended(
 
 
 def _may_go_of(study: PushedStudy, keep_hours: float, remember_days: float, *, is_left: bool) -> Clearing:
+    asked: tuple[Ask, ...] = ()
     quiet = study.seconds_quiet
-    gone = sent_may_go(study.asked, quiet, keep_hours, remember_days, time.time(), is_left=is_left)
+    with suppress(DamagedInstance):
+        asked = study.read_asked()
+    gone = sent_may_go(asked, quiet, keep_hours, remember_days, time.time(), is_left=is_left)
     return gone if gone == "wholly" or quiet is not None else ""
 
 
@@ -241,3 +244,5 @@ def _going_on(path: Path) -> Iterator[None]:
         pass
     except OSError as error:
         log.error("%s isn't to be kept and can't be removed: %s", path, error.strerror)
+    except StorageUnreadable as error:
+        log.error("%s stays: %s", path, error.words)

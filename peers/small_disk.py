@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 _AT_ONCE = bytes(1 << 16)
+_READ_WITH_AN_ERROR = "/proc/self/mem"  # at its beginning, where nothing lies
 
 
 def small_disk(folder: Path, *options: str) -> AbstractContextManager[Path]:
@@ -52,3 +53,14 @@ def use_up_names(folder: Path) -> list[Path]:
             file.touch(exist_ok=False)
             made.append(file)
     return made
+
+
+@contextmanager
+def failing(file: Path) -> Iterator[None]:
+    """A file that the system can't read for a while: EIO."""
+    kept = file.rename(file.with_name(f"{file.name}.kept"))
+    file.symlink_to(_READ_WITH_AN_ERROR)
+    try:
+        yield
+    finally:
+        kept.replace(file)

@@ -24,6 +24,7 @@ from mkiso.errors import (
     ProofFailed,
     PublisherRefused,
     PublisherUnavailable,
+    StorageUnreadable,
 )
 from mkiso.publishers import Order, OrderBook, Watch, follow, give, publisher_of
 from mkiso.publishers.export import audited
@@ -62,7 +63,7 @@ def deliver(run: ArchiveJob, volume: ArchiveVolume) -> None:
         run.undelivered(volume, error)
     except (PublisherRefused, PublisherUnavailable, PrintUncertain, ProofFailed) as error:
         _not_made(run, volume, error)
-    except ConfigurationError as error:
+    except (ConfigurationError, StorageUnreadable) as error:
         run.undelivered(volume, error)
     if run.is_short_of_room:
         follow_orders(run)
@@ -74,7 +75,7 @@ def _order(run: ArchiveJob, volume: ArchiveVolume) -> None:
     A volume in state `mastered` certainly isn't made: it is a new order, whatever the order book is unsure of from
     before a person looked.
     """
-    settings = run.job.settings
+    settings, left = run.job.settings, whose(volume)
     orders_dir, publisher = settings.storage.orders_dir, publisher_of(volume.output, settings)
     if volume.state == "mastered":
         volume = replace(volume, location=f"{volume.label}-{uuid4().hex[:8]}")
@@ -87,7 +88,7 @@ def _order(run: ArchiveJob, volume: ArchiveVolume) -> None:
             "settle`."
         )
     order = order_of(volume, settings)
-    with audited(settings, publisher, order, whose(volume), run.job.id) as leaves:
+    with audited(settings, publisher, order, left, run.job.id) as leaves:
         give(publisher, order, orders_dir, Watch(leaves=leaves))
     run.night.advance(volume.label, "ordered")
     run.ordered.append(replace(volume, state="ordered"))

@@ -5,6 +5,7 @@ until it is delivered whose it is, for the audit.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +18,7 @@ from mkiso.archive.volumes import ArchiveVolume
 from mkiso.audit.messages import Left
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.layout import Layout
-from mkiso.storage.files import find_json, write_whole
+from mkiso.storage.files import Unreadable, find_json, read_json, write_whole
 from mkiso.study.gate import Part
 from mkiso.study.models import sop_classes_of
 
@@ -62,8 +63,15 @@ def write_down_whose(volume: ArchiveVolume, part: Part) -> None:
 
 
 def whose(volume: ArchiveVolume) -> Left:
-    """What leaves where a volume does; of one that was imported, or made before this was kept, only how much."""
-    return find_json(volume.folder / _WHOSE, _LEFT) or Left({}, {}, volume.instances)
+    """What leaves where a volume does; of one that was imported, or made before this was kept, only how much. Raises
+    StorageUnreadable.
+    """
+    with suppress(FileNotFoundError):
+        try:
+            return read_json(volume.folder / _WHOSE, _LEFT)
+        except Unreadable as error:
+            error.refuse_if_there(f"Whose images {volume.label} has")
+    return Left({}, {}, volume.instances)
 
 
 def manifest_of(ledger: Ledger, volume: ArchiveVolume) -> str:

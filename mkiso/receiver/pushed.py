@@ -30,7 +30,7 @@ from pydantic import TypeAdapter
 from mkiso.config.storage import Storage
 from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
-from mkiso.errors import DamagedInstance
+from mkiso.errors import DamagedInstance, StorageUnreadable
 from mkiso.lines import append_line
 from mkiso.storage.files import (
     Unreadable,
@@ -147,7 +147,7 @@ class PushedStudy:
 
     def note_conflict(self, sop_instance_uid: str) -> None:
         """Write down that other bytes came under a UID; it has reached the disk afterwards. Raises OSError."""
-        with suppress(DamagedInstance):
+        with suppress(DamagedInstance, StorageUnreadable):
             if sop_instance_uid in self._uids("conflicts"):
                 return
         append_line(self.folder / "conflicts", sop_instance_uid.encode("ascii"), durable=True)
@@ -155,9 +155,9 @@ class PushedStudy:
 
     def read(self) -> Pushed:
         """What lies there now. Raises DamagedInstance where a file isn't what it was, or nobody can say what was asked
-        for.
+        for; StorageUnreadable.
         """
-        self._asked()
+        self.read_asked()
         lines = {line.sop_instance_uid: line for line in json_lines(self.folder / "arrivals.jsonl", _LINE)}
         try:
             names = sorted(name for name in os.listdir(self.instances_dir) if is_uid(name))  # noqa: PTH208
@@ -171,15 +171,17 @@ class PushedStudy:
     @property
     def asked(self) -> tuple[Ask, ...]:
         """The jobs that were asked for, the oldest first; none where that can't be read, and then `read` says so."""
-        with suppress(DamagedInstance):
-            return self._asked()
+        with suppress(DamagedInstance, StorageUnreadable):
+            return self.read_asked()
         return ()
 
     def note_asked(self, asked: Iterable[Ask]) -> None:
         write_whole(self.folder / "asked.json", _ASKED.dump_json(tuple(asked)), durable=True)
 
     def clear(self, what: Callable[[], Clearing]) -> bool:
-        """Take away what may go, as it is decided while nobody can add to the study; False where nothing went."""
+        """Take away what may go, as it is decided while nobody can add to the study; False where nothing went. Raises
+        StorageUnreadable.
+        """
         with alone_in(self.folder) as alone:
             if not alone or not (going := what()):
                 return False
@@ -194,7 +196,8 @@ class PushedStudy:
                 shutil.rmtree(gone, ignore_errors=True)
         return True
 
-    def _asked(self) -> tuple[Ask, ...]:
+    def read_asked(self) -> tuple[Ask, ...]:
+        """As `asked`. Raises DamagedInstance, StorageUnreadable."""
         try:
             return read_json(self.folder / "asked.json", _ASKED)
         except FileNotFoundError:
@@ -203,12 +206,12 @@ class PushedStudy:
             raise self._damaged(error) from None
 
     def _damaged(self, error: Unreadable) -> DamagedInstance:
-        return DamagedInstance(
-            f"What mkiso has written down of a study that was sent to {self.inbox} can't be read ({error})."
-        )
+        what = f"What mkiso has written down of a study that was sent to {self.inbox}"
+        error.refuse_if_there(what)
+        return DamagedInstance(f"{what} can't be read ({error}).")
 
     def _uids(self, name: str) -> frozenset[str]:
-        """SOP Instance UIDs, one a line. Raises DamagedInstance where they can't be read."""
+        """SOP Instance UIDs, one a line. Raises DamagedInstance where they can't be read, StorageUnreadable."""
         try:
             return frozenset(read_whole(self.folder / name).decode("ascii", "replace").split())
         except FileNotFoundError:

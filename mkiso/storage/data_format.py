@@ -23,7 +23,7 @@ log = logging.getLogger("mkiso.storage")
 
 def newer_data(storage: Storage) -> Iterator[str]:
     """What an older mkiso may not touch, in words: no process of it can run then. A folder without a number is from
-    before there was any.
+    before there was any. Raises StorageUnreadable.
     """
     for key, folder in _folders(storage):
         file = format_file(folder)
@@ -36,6 +36,7 @@ def newer_data(storage: Storage) -> Iterator[str]:
         except FileNotFoundError:
             continue
         except Unreadable as error:
+            error.refuse_if_there(f"{key} {folder}: what says whether a newer mkiso wrote there, its file {file.name},")
             yield (
                 f"{key} {folder}: its file {file.name} can't be read ({error}), so nobody knows whether a newer mkiso "
                 "wrote there. Where none did, remove that file and start mkiso again, which makes a new one"
@@ -43,13 +44,13 @@ def newer_data(storage: Storage) -> Iterator[str]:
 
 
 def require_known(storage: Storage) -> None:
-    """Raises ConfigurationError where the data is a newer mkiso's."""
+    """Raises ConfigurationError where the data is a newer mkiso's, StorageUnreadable."""
     if found := tuple(newer_data(storage)):
         raise ConfigurationError(f"{'. '.join(found)}.", found)
 
 
 def note_format(storage: Storage) -> None:
-    """Write down that data of this form lies there from now on. Raises ConfigurationError."""
+    """Write down that data of this form lies there from now on. Raises ConfigurationError, StorageUnreadable."""
     require_known(storage)
     try:
         storage.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,6 +20,8 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
+from mkiso.errors import StorageUnreadable
+
 T = TypeVar("T")
 MAX_BYTES = 1 << 26
 """Of what is read in one piece: the marks of a disc of 100 GB have 10 MB."""
@@ -33,6 +35,11 @@ class Unreadable(Exception):
     def __init__(self, words: str, *, is_there: bool = False) -> None:
         super().__init__(words)
         self.is_there = is_there
+
+    def refuse_if_there(self, what: str) -> None:
+        """Raise StorageUnreadable, so that nobody takes for lost what can't be read just now."""
+        if self.is_there:
+            raise StorageUnreadable(f"{what} can't be read just now ({self}). Ask again.") from None
 
 
 @contextmanager

@@ -48,13 +48,16 @@ def hand_over(storage: Storage, job_id: str, seal: str, password: str) -> None:
 
 def claimed(storage: Storage, job_id: str, claim: str) -> str:
     """The password that a job has left for this claim; it stays there until it is `taken`. Raises WrongClaim,
-    PasswordGone.
+    PasswordGone, StorageUnreadable.
     """
     if not _CLAIM.fullmatch(claim):
         raise _wrong()
     try:
         sealed = read_whole(file_of(storage, job_id, SEALED))
-    except (FileNotFoundError, Unreadable):
+    except FileNotFoundError:
+        raise _gone() from None
+    except Unreadable as error:
+        error.refuse_if_there("The password")
         raise _gone() from None
     try:
         key = OKPKey.import_key({"kty": "OKP", "crv": "X25519", "x": seal_of(claim), "d": claim})

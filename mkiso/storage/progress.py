@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mkiso.config.settings import Server
 from mkiso.config.storage import Storage
-from mkiso.storage.report import FoundStudy, JobReport, find_report, write_report
+from mkiso.storage.report import FoundStudy, JobReport, readable_report, write_report
 from mkiso.storage.room import size_words
 from mkiso.storage.shelf import Manifest
 from mkiso.study.gate import CompleteStudies
@@ -212,7 +212,7 @@ def words_of_discs(discs: Sequence[Manifest], job_id: str) -> str:
 
 def _as_told_before(storage: Storage, report: JobReport) -> JobReport:
     """With the discs that an earlier attempt has told of, and what it told of them."""
-    earlier = find_report(storage, report.job_id)
+    earlier = readable_report(storage, report.job_id)
     if not earlier or not earlier.disc_ids:
         return report
     return replace(

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, WithJsonSchema
 
 from mkiso.config.section import TransferSyntax
 from mkiso.config.storage import Storage
-from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
+from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, StorageUnreadable, Unforeseen
 from mkiso.storage.files import Unreadable, read_json
 from mkiso.storage.report_files import REPORT, file_of, write_file
 from mkiso.storage.room import NO_ROOM
@@ -209,16 +209,19 @@ def write_report(storage: Storage, report: JobReport) -> None:
 
 def read_report(storage: Storage, job_id: str) -> JobReport:
     """The job's report. Raises JobNotFound where there is none (yet, or any more), it is damaged, or `job_id` is no
-    UUID.
+    UUID; StorageUnreadable.
     """
-    with suppress(FileNotFoundError):
-        if (report := report_in(file_of(storage, job_id, REPORT))) is not None:
-            return report
+    try:
+        return read_json(file_of(storage, job_id, REPORT), _REPORT)
+    except FileNotFoundError:
+        pass
+    except Unreadable as error:
+        error.refuse_if_there(f"The report of job {job_id}")
     raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.")
 
 
 def report_in(file: Path) -> JobReport | None:
-    """The report in a file, None where it is damaged. Raises FileNotFoundError."""
+    """The report in a file, None where it is damaged or can't be read. Raises FileNotFoundError."""
     try:
         return read_json(file, _REPORT)
     except Unreadable:
@@ -226,7 +229,14 @@ def report_in(file: Path) -> JobReport | None:
 
 
 def find_report(storage: Storage, job_id: str) -> JobReport | None:
-    """As read_report; None where that finds none."""
+    """As read_report; None where that finds none, or can't read it just now."""
+    with suppress(StorageUnreadable):
+        return readable_report(storage, job_id)
+    return None
+
+
+def readable_report(storage: Storage, job_id: str) -> JobReport | None:
+    """As read_report; None where that finds none. Raises StorageUnreadable."""
     with suppress(JobNotFound):
         return read_report(storage, job_id)
     return None

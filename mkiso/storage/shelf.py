@@ -177,10 +177,15 @@ def open_image(storage: Storage, disc: Manifest) -> ProvedImage:
 
 
 def manifest_of(storage: Storage, disc_id: str) -> Manifest:
-    """The manifest of a shelved disc. Raises JobNotFound where the disc is gone or nobody can say what it is."""
+    """The manifest of a shelved disc. Raises JobNotFound where the disc is gone or nobody can say what it is;
+    StorageUnreadable.
+    """
     try:
         return _read_manifest(_folder(storage, disc_id))
-    except (FileNotFoundError, Unreadable):
+    except FileNotFoundError:
+        raise JobNotFound(NOT_KEPT) from None
+    except Unreadable as error:
+        error.refuse_if_there("The disc's manifest")
         raise JobNotFound(NOT_KEPT) from None
 
 

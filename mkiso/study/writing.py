@@ -21,7 +21,7 @@ def normalized(form: Literal["NFC", "NFKD"], text: str) -> str:
     """As unicodedata.normalize has it, which sorts a run of combining marks by insertion: here that finds it sorted, so
     that 64 KB of them take no seconds.
     """
-    apart = "".join(unicodedata.normalize(form.replace("C", "D"), character) for character in text)
+    apart = "".join(unicodedata.normalize("NFD" if form == "NFC" else form, character) for character in text)
     runs = groupby(apart, lambda mark: not unicodedata.combining(mark))
     return unicodedata.normalize(form, "".join(chain(*(sorted(run, key=unicodedata.combining) for _, run in runs))))
 

@@ -21,14 +21,14 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.errors import DamagedInstance, MkisoError, RetriableError
+from mkiso.errors import DamagedInstance, MkisoError, RetriableError, StorageUnreadable
 from mkiso.housekeeping import Standing
 from mkiso.inboxes.deciding import View, agrees, key_of, made_before, next_step
 from mkiso.receiver.pushed import Ask, Pushed, PushedStudy, studies_in
 from mkiso.sources.registry import sources_of
 from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.askings import asking, askings_of, write_asking
-from mkiso.storage.report import find_report
+from mkiso.storage.report import readable_report
 from mkiso.study.text import text
 from mkiso_service.prefect.environment import INBOX
 from tasks.cleaning import standings
@@ -65,6 +65,7 @@ class InboxWatch:
         """Every study as it was seen first: its paths are made once, and not at each look."""
         self._known: dict[PushedStudy, Known] = {}
         self._at_rest: dict[PushedStudy, int] = {}
+        self._unread_until: dict[PushedStudy, float] = {}
         self._archive_rests_until = 0.0
 
     def look(self) -> int:
@@ -98,7 +99,7 @@ class InboxWatch:
 
     def _forget_gone(self, there: Collection[PushedStudy]) -> None:
         """What was cleared away is known no more."""
-        for known in (self._there, self._known, self._at_rest):
+        for known in (self._there, self._known, self._at_rest, self._unread_until):
             for study in known.keys() - there:
                 del known[study]
 
@@ -111,7 +112,13 @@ class InboxWatch:
 
     def _consider(self, study: PushedStudy, rules: Inbox) -> bool:
         """Take the next step of a study; whether a job was started."""
-        if (asked := study.asked) and not asked[-1].job_id:  # a job whose creation was cut off
+        if time.monotonic() < self._unread_until.get(study, 0.0):
+            return False
+        try:
+            asked = study.read_asked()
+        except (DamagedInstance, StorageUnreadable) as error:
+            return self._leave(study, error)
+        if asked and not asked[-1].job_id:  # a job whose creation was cut off
             return self._create(study, asked[:-1], asked[-1], rules)
         quiet = study.seconds_quiet
         if quiet is None:  # only what was asked for is remembered
@@ -121,11 +128,9 @@ class InboxWatch:
             return False
         try:
             known = self._read(study)
+            asked = tuple(map(self._as_it_ended, asked))
         except (MkisoError, OSError) as error:
-            log.error("What was sent to %s can't be read (%s).", study.inbox, getattr(error, "words", error))
-            self._at_rest[study] = _changed(study)
-            return False
-        asked = tuple(map(self._as_it_ended, asked))
+            return self._leave(study, error)
         view = View(known.sent.fingerprint if known.sent.instances else "", quiet, time.time() - quiet, asked)
         match next_step(replace(view, agrees=known.agrees), rules):
             case "rest":
@@ -137,6 +142,15 @@ class InboxWatch:
                     return self._start(study, known.sent, asked, rules)
             case "start":
                 return self._start(study, known.sent, asked, rules)
+        return False
+
+    def _leave(self, study: PushedStudy, error: MkisoError | OSError) -> Literal[False]:
+        """What is damaged rests until something else comes; what can't be read just now is read again in a while."""
+        log.error("What was sent to %s can't be read (%s).", study.inbox, getattr(error, "words", error))
+        if isinstance(error, DamagedInstance):
+            self._at_rest[study] = _changed(study)
+        else:
+            self._unread_until[study] = time.monotonic() + LONGEST_PAUSE_SECONDS
         return False
 
     def _read(self, study: PushedStudy) -> Known:
@@ -203,7 +217,10 @@ class InboxWatch:
 
     def _ended(self, ask: Ask, told: Mapping[str, Standing]) -> Literal["", "done", "failed"]:
         """How a job ended, by its report and by Prefect, which alone knows of one that was cut off."""
-        status = _status(self._settings, ask)
+        try:
+            status = _status(self._settings, ask)
+        except StorageUnreadable:
+            return ""
         if status == "done":
             return "done"
         standing = told.get(ask.job_id, "failed")
@@ -224,7 +241,7 @@ def _number_of(sent: Pushed) -> str:
 
 
 def _status(settings: Settings, ask: Ask) -> str:
-    report = find_report(settings.storage, ask.job_id)
+    report = readable_report(settings.storage, ask.job_id)
     return report.status if report else ""
 
 

@@ -19,14 +19,16 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydicom import dcmread
 
 from mkiso.config.settings import Settings
-from mkiso.errors import DamagedInstance, MkisoError, NotAskedEverywhere, StudyIncomplete
-from mkiso.receiver.pushed import Line, PushedStudy
+from mkiso.errors import DamagedInstance, MkisoError, NotAskedEverywhere, StorageUnreadable, StudyIncomplete
+from mkiso.housekeeping import sweep
+from mkiso.receiver.pushed import Ask, Line, PushedStudy
 from mkiso.sources.choosing import FoundStudies
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Expected, Study
 from mkiso_service.worker import inboxes
 from mkiso_service.worker.inboxes import InboxWatch
 from peers.corpus import make_study
+from peers.small_disk import failing
 
 Changed = Callable[[Path], None]
 
@@ -210,6 +212,33 @@ def test_what_was_asked_for_and_cannot_be_read_is_asked_for_by_nobody(
     with pytest.raises(DamagedInstance):
         study.read()
     assert study.asked == ()
+
+
+def test_what_was_asked_for_and_cannot_be_read_just_now_is_looked_at_again(
+    settings: Settings, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = sent(settings, tmp_path, "A1")
+    InboxWatch(settings).look()
+    monkeypatch.setattr(inboxes, "LONGEST_PAUSE_SECONDS", 0)
+    watch = InboxWatch(settings)
+    with failing(study.folder / "asked.json"):
+        assert watch.look() == 0
+    assert (watch.look(), watch._at_rest, len(runs.made)) == (0, {}, 1)
+
+
+def test_what_cannot_be_read_just_now_is_not_cleared_away_as_never_asked_for(
+    settings: Settings, runs: Runs, tmp_path: Path
+) -> None:
+    study = sent(settings, tmp_path, "A1")
+    study.note_asked([Ask("", "", 1, time.time())])
+    (study.folder / "cleared").write_text("1.2.3")
+    with failing(study.folder / "cleared"), pytest.raises(StorageUnreadable):
+        study.clear(lambda: "instances")
+    assert len(study.read().instances) == 1
+    shutil.rmtree(study.instances_dir)
+    with failing(study.folder / "asked.json"):
+        assert sweep(settings, None).sent_studies == 0
+    assert len(study.asked) == 1
 
 
 def test_what_is_only_remembered_costs_nothing_at_each_look(

@@ -11,9 +11,10 @@ import pytest
 from mkiso.archive.ledger import Ledger
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import ConfigurationError
+from mkiso.errors import ConfigurationError, StorageUnreadable
 from mkiso.storage import data_format
 from mkiso.storage.data_format import FORMAT, newer_data, note_format, require_known
+from peers.small_disk import failing
 
 
 @pytest.fixture
@@ -94,6 +95,13 @@ def test_a_number_that_can_not_be_read_is_no_small_one(storage: Storage, content
         file.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"its file format can't be read .*remove that file"):
         note_format(storage)
+
+
+def test_a_number_that_can_not_be_read_just_now_is_not_to_be_removed(storage: Storage) -> None:
+    note_format(storage)
+    with failing(storage.data_dir / "format"), pytest.raises(StorageUnreadable, match="its file format, can't") as told:
+        note_format(storage)
+    assert "remove" not in told.value.words
 
 
 def test_a_full_disk_keeps_nobody_from_starting_and_one_that_is_read_only_does(

@@ -20,16 +20,17 @@ from prefect._internal.uuid7 import uuid7
 
 from mkiso.config.settings import Prefect, Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import JobNotFound, PasswordGone
+from mkiso.errors import JobNotFound, PasswordGone, StorageUnreadable
 from mkiso.housekeeping import sweep
 from mkiso.storage import kept_reports, report_files
 from mkiso.storage.askings import asking, askings_of, write_asking
 from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of, taken
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, Status, find_report, read_report, write_report
-from mkiso.storage.report_files import ASKED, REPORT, file_of, report_folders
+from mkiso.storage.report_files import ASKED, REPORT, SEALED, file_of, report_folders
 from mkiso.study.question import Question
 from peers.lines import at_each_line
+from peers.small_disk import failing
 
 DAY = 86_400
 FORK = multiprocessing.get_context("fork")
@@ -238,6 +239,20 @@ def test_a_password_waits_in_the_folder_of_its_day_and_is_told_once(storage: Sto
         claimed(storage, job_id, claim)
     with pytest.raises(PasswordGone):
         taken(storage, job_id)
+
+
+def test_what_cannot_be_read_just_now_is_not_told_as_gone(storage: Storage) -> None:
+    job_id, claim = id_of(time.time()), new_claim()
+    hand_over(storage, job_id, seal_of(claim), "secret")
+    write_report(storage, report_of(job_id))
+    with (
+        failing(file_of(storage, job_id, SEALED)),
+        pytest.raises(StorageUnreadable, match="The password can't"),
+    ):
+        claimed(storage, job_id, claim)
+    with failing(file_of(storage, job_id, REPORT)), pytest.raises(StorageUnreadable):
+        read_report(storage, job_id)
+    assert claimed(storage, job_id, claim) == "secret" and read_report(storage, job_id).job_id == job_id
 
 
 def before_line(number: int, happens: Callable[[], object], work: Callable[[], object]) -> int:

@@ -258,7 +258,7 @@ def test_one_thing_that_can_not_be_removed_keeps_none_of_the_others(
 
 def test_a_low_disk_refuses_new_work(settings: Settings) -> None:
     require_room(settings.storage)
-    with pytest.raises(StorageFull, match="min_free_gib is 1e"):
+    with pytest.raises(StorageFull, match="min_free_gib: 1e"):
         require_room(settings.storage.model_copy(update={"min_free_gib": 1e9}))
 
 

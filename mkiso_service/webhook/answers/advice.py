@@ -142,6 +142,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             ),
         ),
         "queue_full": (N_("Many discs are being made already. Ask again in a minute."),),
+        "storage_unreadable": (UNEXPECTED,),
         "storage_full": (N_("The service has no room for another disc."), TELL),
         "orchestrator_unavailable": (
             N_("The service is starting, or a part of it isn't available. Ask again in a minute."),

@@ -24,7 +24,7 @@ from mkiso.errors import (
 )
 from mkiso.formats.registry import FORMATS, require_allowed
 from mkiso.storage.askings import Asking, askings_of
-from mkiso.storage.report import JobReport, find_report
+from mkiso.storage.report import JobReport, readable_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
 from mkiso_service.api import Disc, Job, JobError, State
@@ -246,7 +246,7 @@ class Jobs:
         return outcome_of(standing, report, asked[0].kind if asked else "")
 
     async def _report(self, job_id: str) -> JobReport | None:
-        return await asyncio.to_thread(find_report, self._storage, job_id)
+        return await asyncio.to_thread(readable_report, self._storage, job_id)
 
     def _manifests(self, report: JobReport) -> list[Manifest]:
         return [manifest_of(self._storage, disc_id) for disc_id in report.disc_ids]
