@@ -24,6 +24,7 @@ from mkiso.formats.registry import FORMATS, ISO, require_allowed
 from mkiso.formats.zip_encrypted import new_password
 from mkiso.media.envelopes import Envelopes, recipients_of
 from mkiso.media.rendering import Renderer
+from mkiso.media.viewer import bundle_viewer
 from mkiso.publishers import Publisher, publisher_of
 from mkiso.storage.files import hold
 from mkiso.storage.handover import hand_over
@@ -188,8 +189,9 @@ class JobRun(JobProgress):
         return accession_numbers
 
     def open(self) -> None:
-        """Check the format and the room on the disk, and open the job's folder. Raises InvalidRequest,
-        EncryptionRequired, StorageFull, and ConfigurationError for recipients who can't be encrypted for.
+        """Check the format, the viewer and the room on the disk, and open the job's folder. Raises InvalidRequest,
+        EncryptionRequired, StorageFull, and ConfigurationError for recipients who can't be encrypted for, an unknown
+        publisher, or a viewer that can't be put on the disc.
         """
         self._require_allowed()
         if self.form.is_encrypted and not self._seal:
@@ -199,6 +201,8 @@ class JobRun(JobProgress):
             )
         if self.form.has_envelopes:
             self.envelopes = Envelopes(self._password, recipients_of(self.settings.disc.recipients))
+        elif not self.report.disc_ids and not (self.report.publisher and not self.publisher.needs_image):
+            bundle_viewer(self.settings.viewer, self.settings.storage.viewer_hashes)
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))
         self.job.open()

@@ -16,7 +16,9 @@ import pytest
 from prefect.context import FlowRunContext
 
 import tasks.job_run as job_run
+from mkiso.config.disc import Viewer
 from mkiso.config.file import load
+from mkiso.errors import ConfigurationError
 from mkiso.storage.report import LOOK_FIRST, read_report
 from peers.small_disk import fill, small_disk
 from tasks.job_run import JobRun
@@ -52,6 +54,17 @@ def begun(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         return run
 
     yield begin
+
+
+def test_a_missing_viewer_is_told_before_the_pacs_is_asked(
+    begun: Callable[[str], JobRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load().model_copy(update={"viewer": Viewer(directory=str(tmp_path / "none"))})
+    monkeypatch.setattr(job_run, "in_force", lambda: settings)
+    with pytest.raises(ConfigurationError, match=r"The viewer's folder .* doesn't exist"):
+        begun("download")
+    with begun("print") as run:
+        assert not run.publisher.needs_image  # it makes its discs itself, without the viewer
 
 
 @pytest.mark.parametrize("kind", ["download", "print"])
