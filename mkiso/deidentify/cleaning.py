@@ -125,9 +125,9 @@ def _clean_sequence(
     item: Dataset, element: DataElement, pseudonyms: Pseudonyms, options: Collection[DeidentifiedOption]
 ) -> None:
     match _table().get(int(element.tag)):
-        case "X":
+        case "X" | "D":  # there is no dummy for an item; no kind of image that is copied needs one here
             del item[element.tag]
-        case "Z" | "D":
+        case "Z":
             item[element.tag].value = Sequence()
         case _:
             for each in element.value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 from babel.dates import get_month_names
 from pydicom import Dataset
@@ -14,7 +14,8 @@ from pydicom.multival import MultiValue
 
 from mkiso.languages import languages
 from mkiso.study.models import Patient, Study
-from mkiso.study.writing import without_accents
+from mkiso.study.same_person import letters_of
+from mkiso.study.writing import normalized, without_accents
 
 _IDENTIFIERS = frozenset(
     {0x00100020, 0x00101000, 0x00101001, 0x00080050, 0x00380010, 0x00101090, 0x00402016, 0x00402017}
@@ -24,6 +25,7 @@ _BIRTH_DATE = 0x00100030
 _WORD = re.compile(rb"[0-9A-Za-z\x80-\xff]+")
 _LETTERS = re.compile(r"\w+")
 _HAS_LETTER = re.compile(r"[^\W\d_]")
+_ONLY_LETTERS = re.compile(r"[^\W\d_]+")
 _UID = re.compile(rb"[0-9]+(?:\.[0-9]+){3,}")
 _LEAST_BYTES, _LEAST_DIGITS = 3, 6
 _LONG_BYTES = 5
@@ -42,7 +44,8 @@ class Strings:
     `numbers` and `short` names would be found by chance among bytes, so they are looked for in the values of attributes
     alone. `glued` are long identifiers without leading zeros and what stands between their letters and digits: they
     aren't in a longer word by chance. `letters` are names that aren't ASCII, which differ from set to set as bytes, and
-    have no spaces around them in some languages.
+    have no spaces around them in some languages. `spelled` are names as they are compared in any spelling: Müller,
+    MUELLER.
     """
 
     words: set[bytes] = field(default_factory=set)
@@ -51,6 +54,7 @@ class Strings:
     numbers: set[str] = field(default_factory=set)
     short: set[bytes] = field(default_factory=set)
     letters: set[str] = field(default_factory=set)
+    spelled: set[str] = field(default_factory=set)
     uids: set[bytes] = field(default_factory=set)
 
     def gather(self, item: Dataset) -> None:
@@ -87,6 +91,7 @@ class Strings:
                 self.words |= {word for word in words if len(word) >= _LEAST_BYTES}
                 self.short |= {word for word in words if len(word) == _LEAST_BYTES - 1}
                 self.letters |= {word for word in _LETTERS.findall(part) if not word.isascii()}
+                self.spelled |= {word for word in _spelled(part) if len(word) >= _LEAST_BYTES}
 
     def identifier(self, text: str) -> None:
         """A number or the like."""
@@ -115,12 +120,16 @@ class Strings:
             or any(name in encoded for name in self.words if len(name) >= _LONG_BYTES)
             or any(day.encode() in self.phrases for day in days_in(text))
             or any(name in text for name in self.letters)
+            or any(self._is_spelled(word) for word in _spelled(value))
             or self.found_in(encoded)
             or self._phrase_in(value.lower().encode("utf-8", "surrogatepass"))
             or any(each in glued for each in self.glued)
             or bool(words & self.short)
             or (_HAS_LETTER.search(text) is not None and any(number.encode() in words for number in self.numbers))
         )
+
+    def _is_spelled(self, word: str) -> bool:
+        return word in self.spelled or any(name in word for name in self.spelled if len(name) >= _LONG_BYTES)
 
     def _phrase_in(self, lower: bytes) -> bool:
         return any(_whole(lower, phrase) for phrase in self.phrases)
@@ -173,6 +182,14 @@ def _years(year: int) -> Iterable[int]:
     if year >= 100:
         return (year, year - _BUDDHIST_ERA)
     return tuple(century + year for century in (1900, 2000, 2400 - _BUDDHIST_ERA, 2500 - _BUDDHIST_ERA))
+
+
+def _spelled(text: str) -> set[str]:
+    """Its words, however they are spelled."""
+    return set(map(_folded, _ONLY_LETTERS.findall(normalized("NFC", text))))
+
+
+_folded = lru_cache(4096)(letters_of)
 
 
 def _glued(text: str) -> bytes:

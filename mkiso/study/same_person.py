@@ -124,18 +124,18 @@ def _groups(name: str) -> list[_Group]:
 def _group(text_: str) -> _Group:
     family, *others = text_.split("^")[:3]  # prefix and suffix are many people's
     given = " ".join(others)
-    joined = "".join(map(_letters, _BETWEEN.split(f"{family} {given}")))
+    joined = "".join(map(letters_of, _BETWEEN.split(f"{family} {given}")))
     return _Group(_words(family), _words(given), bool(others), joined)
 
 
 def _words(text_: str) -> frozenset[str]:
     """Those that say who somebody is; particles where there is nothing else."""
     words = {word for word in _BETWEEN.split(text_) if word and word not in _SAYS_NOTHING}
-    letters = frozenset(map(_letters, (words - _PARTICLES) or words))
+    letters = frozenset(map(letters_of, (words - _PARTICLES) or words))
     return frozenset(word for word in letters if len(word) > 1 or (word and _scripts({word}) <= {*_ONE_LETTER_SCRIPTS}))
 
 
-def _letters(word: str) -> str:
+def letters_of(word: str) -> str:
     """A word as it is compared, whether marks are written, as letters behind (ue), or not at all; empty where it isn't
     of letters alone: text in another character set than it says has other signs.
     """

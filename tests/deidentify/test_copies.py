@@ -224,6 +224,17 @@ def test_what_points_from_image_to_image_still_does(tmp_path: Path) -> None:
     assert one.ReferencedImageSequence[0].ReferencedSOPClassUID == second.SOPClassUID
 
 
+def test_a_sequence_is_never_empty_where_it_would_need_an_item(tmp_path: Path) -> None:
+    """PS3.15 E.1: D wants a value. What an image may go without goes."""
+    [file] = make_study(tmp_path, "A1", kinds={"ct": 1})
+    image, item = dcmread(file), Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.3", "1.2.3.4"
+    image.ReferencedPerformedProcedureStepSequence = image.ReferencedStudySequence = Sequence([item])
+    image.save_as(file)
+    [copied] = read(deidentified(passed(instances([file])), tmp_path / "copies", wanted()))
+    assert "ReferencedPerformedProcedureStepSequence" not in copied and not copied.ReferencedStudySequence
+
+
 def test_dates_are_shifted_by_as_much_for_one_patient_where_the_option_says_so(tmp_path: Path) -> None:
     files = make_study(tmp_path / "1", "A1", study_date="20240229") + make_study(
         tmp_path / "2", "A2", study_date="20240310"
@@ -394,6 +405,11 @@ def test_a_name_in_any_character_set_is_found(tmp_path: Path, patient: Person) -
         ("SMITHE^JOHN", "", "SCAN 2024-02-29"),
         ("SMITHE^JOHN", "", "SCAN 29 FEVR. 24"),
         ("Wei\u00df^Jo", "", "Herr Wei\u00df"),
+        ("Wei\u00df^Jo", "", "HR WEISS"),
+        ("M\u00fcller^Jo", "", "MUELLERS"),
+        ("MUELLER^JO", "", "M\u00fcller7"),
+        ("MUELLER^JO", "", "OF MULLER"),
+        ("\u00c9luard^Jo", "", "ELUARD 7"),
     ],
 )
 def test_what_gives_the_patient_away_is_found_before_whatever_follows_it(
