@@ -551,14 +551,31 @@ def test_a_clerk_sees_that_a_slow_pacs_is_being_asked(browser: Chromium, tmp_pat
             browser.until("document.getElementById('problem').textContent.includes('wildcard')")
             browser.run("document.getElementById('numbers').value = ''")
             browser.type("134")
+            assert clerk.reads("#problem") == ""  # that was about another number
             browser.press("Enter")
             seen = "#announce.told"
             clerk.until_reads(seen, "Looking up the patient.")
             browser.until(f"getComputedStyle(document.querySelector({seen!r})).opacity === '1'")
-            assert clerk.reads("#problem") == ""  # that was about another number
             silent.close()
             browser.until("document.getElementById('problem').textContent.startsWith('The PACS')")
             assert browser.run(f"document.querySelector({seen!r}) === null")
+
+
+def test_that_a_disc_could_not_be_asked_for_stays_while_the_next_number_is_typed(
+    browser: Chromium, tmp_path: Path
+) -> None:
+    settings = settings_in(tmp_path)
+    full = settings.storage.model_copy(update={"min_free_gib": 1e9})
+    settings = settings.model_copy(update={"storage": full})
+    with with_pacs(settings, tmp_path / "pacs", "A1") as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("A1")
+        clerk.says_yes()
+        browser.until(f"{clerk.text('#problem')} !== ''")
+        told = clerk.reads("#problem")
+        browser.type("B2")
+        assert clerk.reads("#problem") == told
 
 
 def test_a_time_is_written_as_on_the_pages_of_the_service(browser: Chromium, tmp_path: Path) -> None:

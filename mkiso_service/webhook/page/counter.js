@@ -16,11 +16,13 @@ let appeared = 0; // when, on the clock of the page's events, in ms
 let looks = 0;
 let asking = []; // the numbers of whom it is about, until the disc is asked for
 let pending = null; // what is asked again as soon as the birth date is typed
+let refused = false; // whether the problem is of a disc that was asked for: the next number may be typed before it is told
 
 // A question has the accession numbers, and the UIDs of the studies and series that alone are meant; empty: all of them.
 async function look(question, birthDate, again = null) {
   const turn = ++looks;
   leave();
+  refused = false;
   $("problem").textContent = "";
   asking = question.numbers;
   say(gettext("Looking up the patient."), true);
@@ -176,6 +178,7 @@ async function order(...kinds) {
     const looked = Boolean(unclear || (again?.looked && again.kind === kind && again.publisher === publisher)); // as the button says
     const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold, looked, stored: again?.kind === kind && stored } : { format, stored }), shown, birthDate });
     $("problem").textContent = problem;
+    refused = Boolean(problem);
     if (problem) return;
   }
   if (asking === question.numbers) asking = [];
@@ -240,6 +243,7 @@ $("ask").addEventListener("submit", (event) => {
     look(question, birthDate, again);
   }
 });
+$("ask").addEventListener("input", () => { if (!refused) $("problem").textContent = ""; }); // that was about another number
 $("priors").addEventListener("change", offer);
 $("both").addEventListener("click", () => order("download", "print"));
 $("make").addEventListener("click", () => order("download"));

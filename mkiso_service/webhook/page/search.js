@@ -12,6 +12,7 @@ let turn = 0;
 export function begin(look) {
   $("seek").hidden = false;
   $("seek").addEventListener("toggle", () => { if ($("seek").open) $("known-id").focus(); });
+  $("known").addEventListener("input", () => { $("missed").textContent = ""; });
   $("known").addEventListener("submit", (event) => { event.preventDefault(); search(look); });
   $("hits").addEventListener("change", () => { $("unticked").textContent = ""; only(); });
   $("hits").addEventListener("submit", (event) => {
