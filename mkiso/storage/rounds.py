@@ -7,6 +7,8 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -15,16 +17,31 @@ from mkiso.storage.files import find_json, moment_of, write_whole
 
 LEAP_SECONDS = 7 * 86_400
 """So long after the last round a clock is rather wrong than a machine was off."""
+STEP_SECONDS = 3600
+"""So much more than the time since the last round, where the machine wasn't started anew."""
 REST_SECONDS = 86_400
+
+
+class Awake(NamedTuple):
+    """For how long this machine has run, by the clock that nobody sets, and since which start."""
+
+    seconds: float
+    start: str
+
+
+NOT_KNOWN = Awake(0.0, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """The last round, and where there was a leap, the one before and the one after it; in seconds since 1970."""
+    """The last round, and where there was a leap, the one before and the one after it; in seconds since 1970. `awake`:
+    at the last round.
+    """
 
     last: float
     before_leap: float = 0.0
     after_leap: float = 0.0
+    awake: Awake = NOT_KNOWN
 
     def rests(self, now: float) -> bool:
         """Whether nothing is removed now; by a clock that was set back everything is as before."""
@@ -32,21 +49,32 @@ class Rounds:
 
 
 _ROUNDS = TypeAdapter(Rounds)
+_START = Path("/proc/sys/kernel/random/boot_id")
 
 
-def after(before: Rounds | None, now: float) -> Rounds:
+def after(before: Rounds | None, now: float, awake: Awake = NOT_KNOWN) -> Rounds:
     """What is known after a round. Pure."""
     if before is None or now < before.last:
-        return Rounds(now)
-    if now - before.last > LEAP_SECONDS:
-        return Rounds(now, before.last, now)
-    return Rounds(now, before.before_leap, before.after_leap)
+        return Rounds(now, awake=awake)
+    passed, ran = now - before.last, awake.seconds - before.awake.seconds
+    is_same_start = bool(awake.start) and awake.start == before.awake.start
+    if passed - ran > STEP_SECONDS if is_same_start else passed > LEAP_SECONDS:
+        return Rounds(now, before.last, now, awake)
+    return Rounds(now, before.before_leap, before.after_leap, awake)
 
 
 def begin_round(storage: Storage) -> None:
     """Write a round down."""
+    rounds = after(find_json(storage.rounds_file, _ROUNDS), time.time(), _awake())
     with suppress(OSError):  # on a full disk housekeeping makes room all the same
-        write_whole(storage.rounds_file, _ROUNDS.dump_json(after(find_json(storage.rounds_file, _ROUNDS), time.time())))
+        write_whole(storage.rounds_file, _ROUNDS.dump_json(rounds))
+
+
+def _awake() -> Awake:
+    try:
+        return Awake(time.clock_gettime(time.CLOCK_BOOTTIME), _START.read_text().strip())
+    except OSError:  # no /proc
+        return NOT_KNOWN
 
 
 def why_resting(storage: Storage) -> str:

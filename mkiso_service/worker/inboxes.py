@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal
 from uuid import uuid4
 
@@ -40,6 +41,8 @@ ASK_SECONDS = 30.0
 """How long the archive may take to answer about one study."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 60.0
 """Between two questions about a study that isn't archived yet."""
+LEAP_SECONDS = 1.0
+"""Of a clock between two looks: by less it is set right every day."""
 _NUMBER = re.compile(r"[^\\*?%,\x00-\x1f\x7f]{1,16}")
 
 
@@ -67,9 +70,12 @@ class InboxWatch:
         self._at_rest: dict[PushedStudy, int] = {}
         self._unread_until: dict[PushedStudy, float] = {}
         self._archive_rests_until = 0.0
+        self._clocks = time.time(), time.monotonic()
+        self._leapt = -inf
 
     def look(self) -> int:
         """Look at every study once, and start what is settled; how many jobs were started."""
+        self._look_at_clock()
         started, under_way = 0, 0
         waiting: list[tuple[PushedStudy, Inbox]] = []
         storage, inboxes = self._settings.storage, self._settings.inboxes
@@ -96,6 +102,13 @@ class InboxWatch:
                 break
             started += self._consider(study, rules)
         return started
+
+    def _look_at_clock(self) -> None:
+        """By a clock that has leaped what is just being sent came long ago, and isn't settled for all that."""
+        before, self._clocks = self._clocks, (time.time(), time.monotonic())
+        passed, ran = (now - then for now, then in zip(self._clocks, before, strict=True))
+        if passed - ran > LEAP_SECONDS:
+            self._leapt = time.monotonic()
 
     def _forget_gone(self, there: Collection[PushedStudy]) -> None:
         """What was cleared away is known no more."""
@@ -124,7 +137,7 @@ class InboxWatch:
         if quiet is None:  # only what was asked for is remembered
             self._at_rest[study] = 0
             return False
-        if quiet < rules.quiet_seconds:
+        if min(quiet, time.monotonic() - self._leapt) < rules.quiet_seconds:
             return False
         try:
             known = self._read(study)

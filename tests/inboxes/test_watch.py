@@ -154,9 +154,9 @@ def test_a_study_without_an_answer_keeps_no_other_from_theirs(
 
     monkeypatch.setattr(inboxes, "find_everywhere_by_uid", found)
     monkeypatch.setattr(inboxes, "studies_in", lambda *_: studies)
-    watch = InboxWatch(asked_archive(settings))
+    watch, begun = InboxWatch(asked_archive(settings)), time.monotonic()
     for number, _ in enumerate(studies, 1):
-        clock = SimpleNamespace(time=time.time, monotonic=lambda at=number * 6.0: at)
+        clock = SimpleNamespace(time=time.time, monotonic=lambda at=begun + number * 6.0: at)
         monkeypatch.setattr(inboxes, "time", clock)
         watch.look()
     assert [bool(study.asked) for study in studies] == [False, False, False, True]
@@ -212,6 +212,17 @@ def test_what_was_asked_for_and_cannot_be_read_is_asked_for_by_nobody(
     with pytest.raises(DamagedInstance):
         study.read()
     assert study.asked == ()
+
+
+def test_a_study_that_is_being_sent_is_not_settled_by_a_clock_that_leaps(
+    settings: Settings, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, watch, now = sent(settings, tmp_path, "A1"), InboxWatch(settings), time.time
+    os.utime(study.instances_dir)
+    monkeypatch.setattr("time.time", lambda: now() + 3 * 86_400)
+    assert watch.look() == 0
+    time.sleep(1.1)
+    assert watch.look() == 1
 
 
 def test_what_was_asked_for_and_cannot_be_read_just_now_is_looked_at_again(

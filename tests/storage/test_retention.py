@@ -23,11 +23,12 @@ from mkiso.errors import StorageFull
 from mkiso.housekeeping import SWEPT, Standing, may_go, sent_may_go, sweep
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.receiver.pushed import Ask, PushedStudy
+from mkiso.storage import rounds
 from mkiso.storage.files import alone_in, hold
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.report_files import REPORT, file_of
 from mkiso.storage.room import is_short_of, require_room
-from mkiso.storage.rounds import Rounds, after, why_resting
+from mkiso.storage.rounds import NOT_KNOWN, Awake, Rounds, after, why_resting
 from peers.patience import LONG
 
 HOUR = 3600
@@ -49,6 +50,7 @@ def aged(path: Path, hours: float) -> Path:
 def pass_days(days: int, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a round of housekeeping on each of them, of failed runs alone: the clock doesn't leap."""
     begun = time.time()
+    monkeypatch.setattr(rounds, "_awake", lambda: NOT_KNOWN)
     for day in range(1, days + 1):
         monkeypatch.setattr("time.time", partial(lambda day: begun + day * 24 * HOUR, day))
         sweep(settings, of_failed_jobs)
@@ -367,6 +369,8 @@ def test_after_the_clock_has_leaped_nothing_goes_for_a_day(
     report = file_of(storage, str(uuid4()), REPORT)
     write_report(storage, JobReport(report.stem, "print", ("A1",), status="done"))
 
+    monkeypatch.setattr(rounds, "_awake", lambda: NOT_KNOWN)
+
     def swept_after(days: float) -> tuple[int, int]:
         monkeypatch.setattr("time.time", lambda: begun + days * 24 * HOUR)
         swept = sweep(settings, lambda _: {})
@@ -389,6 +393,25 @@ def test_the_machine_may_be_off_for_some_days() -> None:
     assert after(leaped, 8.5 * day).rests(8.5 * day)
     assert after(leaped, 16 * day).rests(16 * day), "it leaped again"
     assert not after(None, 8 * day).rests(8 * day)
+
+
+def test_a_clock_that_leaps_by_days_while_the_machine_runs_has_nothing_removed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gone = time.time(), job(settings, "old", 1)
+    sweep(settings, of_failed_jobs)
+    monkeypatch.setattr("time.time", lambda: begun + 72 * HOUR)
+    sweep(settings, of_failed_jobs)
+    assert gone.exists() and "removes nothing until" in why_resting(settings.storage)
+    monkeypatch.setattr("time.time", lambda: begun + HOUR)
+    sweep(settings, of_failed_jobs)
+    assert gone.exists() and why_resting(settings.storage) == ""
+
+
+def test_a_machine_that_ran_or_was_started_anew_has_not_leaped() -> None:
+    day = 24.0 * HOUR
+    for awake, rests in ((Awake(3 * day, "A"), False), (Awake(60, "B"), False), (Awake(60, "A"), True)):
+        assert after(Rounds(0, awake=Awake(0, "A")), 3 * day, awake).rests(3 * day) is rests
 
 
 def test_a_full_disk_or_a_damaged_file_keeps_housekeeping_from_nothing(settings: Settings) -> None:
