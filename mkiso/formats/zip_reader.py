@@ -34,6 +34,7 @@ _MAX_FILES = 1_000_000  # a long study has 20,000 images; each file takes 1 KB o
 _ENCRYPTED, _STREAMED, _UTF_8 = 0x0001, 0x0008, 0x0800  # 4.4.4
 _SIZES_64, _AES = 0x0001, 0x9901  # 4.5.3, AE-2
 _TIMES_AND_OWNERS = (0x000A, 0x5455, 0x5855, 0x7855, 0x7875)  # 4.5.5, 4.6.1
+_GONE_BY = {0x7075: "a second name of a file", 0x6C78: "what makes a link of a file"}
 _METHODS = _STORED, _LOCKED = 0, 99  # 4.4.5
 _AE_2 = struct.pack("<H2sBH", 2, b"AE", 3, _STORED)  # version 2, AES-256, and the method within
 _MAX_VERSION, _MAX_LOCKED_VERSION = 45, 51  # 4.4.3.2: ZIP64, AES
@@ -248,8 +249,12 @@ def _wide(extra: bytes, method: int, narrow: tuple[int, ...]) -> tuple[int, ...]
             raise _broken()
         fields[kind] = extra[position + 4 : position + 4 + length]
         position += 4 + length
-    if fields.keys() - {_SIZES_64, _AES, *_TIMES_AND_OWNERS}:  # 0x7075 is a name, 0x6C78 makes a link of a file
-        raise ProofFailed("The ZIP file has a second name of a file, or something else that some programs go by.")
+    if unknown := fields.keys() - {_SIZES_64, _AES, *_TIMES_AND_OWNERS}:
+        kind = min(unknown)
+        what = _GONE_BY.get(kind, "something that mkiso doesn't know")
+        raise ProofFailed(
+            f"The ZIP file has {what} (extra field 0x{kind:04X}), by which some programs go: unpack it and check that."
+        )
     if fields.get(_AES) != (_AE_2 if method == _LOCKED else None):
         raise ProofFailed("The ZIP file is encrypted in another way than mkiso reads: unpack it and check that.")
     wide = fields.get(_SIZES_64, b"")

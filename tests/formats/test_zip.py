@@ -220,7 +220,11 @@ def _edited(change: Callable[[bytearray], object]) -> bytes:
         (_named("Bildü", "Bildu\N{COMBINING DIAERESIS}"), "twice"),
         (_archive(filename="B" * 256), "longer than any system's"),
         (_archive(extra=struct.pack("<HH3s", 0x7075, 3, b"\1\2\3")), "a second name"),
-        (_archive(extra=struct.pack("<HHBHHI", 0x6C78, 9, 7, 3 << 8, 0, 0o120777 << 16)), "some programs go by"),
+        (
+            _archive(extra=struct.pack("<HHBHHI", 0x6C78, 9, 7, 3 << 8, 0, 0o120777 << 16)),
+            "makes a link of a file .extra field 0x6C78",
+        ),
+        (_archive(extra=struct.pack("<HHI", 0x4453, 4, 0)), "mkiso doesn't know .extra field 0x4453"),
         (_archive(extra=struct.pack("<HH", 0x5455, 9)), "broken"),
         (_edited(lambda data: data.__setitem__(slice(0, 0), b"front")), "broken end"),
         (_edited(lambda data: data.__setitem__(slice(36, 36), b"x")), "broken end"),
