@@ -27,14 +27,19 @@ MAX_BYTES = 1 << 26
 """Of what is read in one piece: the marks of a disc of 100 GB have 10 MB."""
 
 
+USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""How the system says that it can open nothing more just now: that tells nothing of a file."""
+
+
 class Unreadable(Exception):
     """In a file's place is something else than what was written there; says what, and none of its content. `is_there`:
-    what was written may be there, and the system can't read it just now.
+    what was written may be there, and the system can't read it just now; `errno`: why, as the system has it.
     """
 
-    def __init__(self, words: str, *, is_there: bool = False) -> None:
+    def __init__(self, words: str, *, is_there: bool = False, errno: int | None = None) -> None:
         super().__init__(words)
         self.is_there = is_there
+        self.errno = errno
 
     def refuse_if_there(self, what: str) -> None:
         """Raise StorageUnreadable, so that nobody takes for lost what can't be read just now."""
@@ -115,7 +120,8 @@ def read_whole(path: Path) -> bytes:
         raise
     except OSError as error:  # a folder, a link to itself; too many open files, no permission, a failing disk
         is_there = error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENXIO)
-        raise Unreadable(error.strerror or type(error).__name__, is_there=is_there) from None
+        words = error.strerror or type(error).__name__
+        raise Unreadable(words, is_there=is_there, errno=error.errno) from None
     if len(content) > MAX_BYTES:
         raise Unreadable("it is too large")
     return content

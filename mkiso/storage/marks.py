@@ -15,8 +15,8 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Self
 
-from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.storage.files import Unreadable, read_whole
+from mkiso.errors import JobNotFound, ProofFailed, StorageUnreadable
+from mkiso.storage.files import USED_UP, Unreadable, read_whole
 
 MARK_BYTES = 1 << 19
 PIECE_BYTES = MARK_BYTES + MARK_BYTES // 8
@@ -83,14 +83,18 @@ class ProvedImage:
     """A stored image, open, with its marks; it stays readable when its name is removed. A context manager."""
 
     def __init__(self, image: Path, marks: Path, size: int, marks_sha256: str) -> None:
-        """Raises JobNotFound where the image is gone, ProofFailed where its size or marks aren't what was proved."""
+        """Raises JobNotFound where the image is gone, ProofFailed where its size or marks aren't what was proved, and
+        StorageUnreadable.
+        """
         self.descriptor = -1
         try:
             self._marks = read_whole(marks)
             self.descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise JobNotFound(NOT_KEPT) from None
-        except (OSError, Unreadable):
+        except (OSError, Unreadable) as error:
+            if error.errno in USED_UP:
+                raise StorageUnreadable("The disc can't be read just now: too much is open. Ask again.") from None
             raise ProofFailed(NOT_PROVED) from None
         if os.fstat(self.descriptor).st_size != size or hashlib.sha256(self._marks).hexdigest() != marks_sha256:
             self.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from mkiso.config.storage import Storage
-from mkiso.errors import JobNotFound, ProofFailed
+from mkiso.errors import JobNotFound, ProofFailed, StorageUnreadable
 from mkiso.storage.marks import NOT_KEPT, NOT_PROVED, ProvedSpan
 from mkiso.storage.shelf import Appearance, Manifest, last_seen, manifests, note_seen, open_image, take_off
 from mkiso.study.models import count_words
@@ -93,7 +93,7 @@ def reread_shelf(
         try:
             read_whole(storage, disc, keep_pace)
             discs += 1
-        except JobNotFound:  # removed meanwhile
+        except (JobNotFound, StorageUnreadable):  # removed meanwhile, or to be read later
             continue
         except ProofFailed:
             take_off(storage, disc)

@@ -171,7 +171,9 @@ def image_of(storage: Storage, disc: Manifest) -> Path:
 
 
 def open_image(storage: Storage, disc: Manifest) -> ProvedImage:
-    """The image of a shelved disc, of which nothing is read but what was proved. Raises JobNotFound, ProofFailed."""
+    """The image of a shelved disc, of which nothing is read but what was proved. Raises JobNotFound, ProofFailed,
+    StorageUnreadable.
+    """
     folder = _folder(storage, disc.disc_id)
     return ProvedImage(folder / disc.image_name, folder / "marks", disc.size, disc.marks_sha256)
 

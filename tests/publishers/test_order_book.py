@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Collection
@@ -44,6 +43,7 @@ from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.study.models import Arrival, Patient, Volume
 from mkiso.study.selection import EVERYTHING, Selection
 from peers.patience import LONG
+from peers.small_disk import no_descriptors
 from tests.publishers.orders import give
 
 STUDY, PART = Selection(("1.2.3",)), Selection(("1.2.3",), ("1.2.3.4",))
@@ -594,14 +594,8 @@ def test_a_page_that_cant_be_read_just_now_is_not_to_be_removed(tmp_path: Path) 
     """It may be what says that this was ordered."""
     book = OrderBook.of(tmp_path, ["A"])
     book.ask(MINE)
-    os.close(first := os.dup(0))
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (first, before[1]))
-        with pytest.raises(PrintUncertain, match=r"can't be read \(Too many open files\)") as raised:
-            book.pages()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with no_descriptors(), pytest.raises(PrintUncertain, match=r"can't be read \(Too many open files\)") as raised:
+        book.pages()
     assert "remove" not in raised.value.words
 
 

@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mkiso.errors import JobNotFound, ProofFailed
+from mkiso.errors import JobNotFound, ProofFailed, StorageUnreadable
 from mkiso.formats import image_hash
 from mkiso.formats.iso_reader import SECTOR_BYTES
 from mkiso.formats.protocol import Contents, Extent
 from mkiso.storage import marks as marks_module
 from mkiso.storage.marks import ProvedImage, ProvedSpan, marks_of
+from peers.small_disk import no_descriptors
 
 MARK_BYTES, CHAIN_BYTES, CHUNK_BYTES = 8 * SECTOR_BYTES, 64 * SECTOR_BYTES, 10 * SECTOR_BYTES
 PIECE_BYTES = MARK_BYTES + SECTOR_BYTES
@@ -157,6 +158,15 @@ def test_a_cut_image_wrong_marks_and_a_disk_that_fails(tmp_path: Path, monkeypat
         monkeypatch.setattr(os, "pread", broken)
         with pytest.raises(ProofFailed):
             ProvedSpan(proved, 0, 10).read()
+
+
+def test_a_disc_is_not_damaged_where_nothing_more_can_be_opened(stored: tuple[Path, Path]) -> None:
+    """What is damaged leaves the shelf."""
+    image, marks = stored
+    told = image.stat().st_size, hashlib.sha256(marks.read_bytes()).hexdigest()
+    with no_descriptors(), pytest.raises(StorageUnreadable):
+        ProvedImage(image, marks, *told)
+    ProvedImage(image, marks, *told).close()
 
 
 def test_marks_that_end_before_the_image_prove_nothing_behind_them(tmp_path: Path) -> None:
