@@ -13,6 +13,7 @@ from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
+from prefect.exceptions import Abort
 from prefect.states import Completed, Failed
 
 from mkiso.config.in_force import in_force
@@ -41,13 +42,18 @@ from mkiso.study.selection import EVERYTHING, Selection, parse_selection
 from tasks.artifacts import Artifacts
 
 PROGRESS_SECONDS = 1.0
+ANOTHER_ONES = (
+    "This machine was taken for lost, and another one has begun the job anew: that one tells how it ends, and what "
+    "came of it here is left out."
+)
 
 
 class JobRun(JobProgress):
     """Context manager around a flow's steps: opens the job, tells of it, and turns its end into a state.
 
     An exception ends the `with` quietly and makes `state` a Failed one whose message is the error's words; Prefect
-    would write the text of an unforeseen one into its database. What stops the process is raised again.
+    would write the text of an unforeseen one into its database. What stops the process is raised again. Where another
+    machine has the job by now, its process tells how the job ends, and this one raises Abort, whatever came of it here.
     """
 
     def __init__(
@@ -106,6 +112,9 @@ class JobRun(JobProgress):
             return self._end(error)
 
     def _end(self, error: BaseException | None) -> bool:
+        if self.is_superseded:
+            self.log.warning("%s", ANOTHER_ONES)
+            raise Abort(ANOTHER_ONES)
         if error is None:  # first: whoever waits for the disc has it from now on
             error = self._tell_done()
         is_stopped = error is not None and not isinstance(error, Exception)

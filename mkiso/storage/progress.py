@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mkiso.config.settings import Server
 from mkiso.config.storage import Storage
-from mkiso.storage.report import FoundStudy, JobReport, readable_report, write_report
+from mkiso.storage.report import FoundStudy, JobReport, find_report, readable_report, write_report
 from mkiso.storage.room import size_words
 from mkiso.storage.shelf import Manifest
 from mkiso.study.gate import CompleteStudies
@@ -39,7 +39,7 @@ class Listener(Protocol):
 
 class JobProgress:
     """`report` is what was told last. Discs that an earlier attempt of the job has told of stay in it, and what is on
-    them: they are what its address has promised.
+    them: they are what its address has promised. Once a later attempt has begun nothing more is told.
     """
 
     def __init__(self, storage: Storage, report: JobReport, listener: Listener) -> None:
@@ -54,6 +54,12 @@ class JobProgress:
         self._studies: tuple[Study, ...] = ()
         """Of this attempt; empty until they are found, and where the discs of an earlier one are given."""
         self._received: Counter[str] = Counter()
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a later attempt has begun: this machine was taken for lost, and another one has the job."""
+        told = find_report(self._storage, self.report.job_id)
+        return told is not None and told.attempt > self.report.attempt
 
     def tell(self, stage: str, **facts: object) -> None:
         """Tell which stage the job is in, at once."""
@@ -195,7 +201,8 @@ class JobProgress:
         self.report = replace(self.report, received_bytes=self._bytes, seconds=took)
         self._reported = time.monotonic()
         try:
-            write_report(self._storage, self.report)
+            if not self.is_superseded:
+                write_report(self._storage, self.report)
         except OSError:
             if self.report.status != "running":
                 raise
@@ -211,9 +218,12 @@ def words_of_discs(discs: Sequence[Manifest], job_id: str) -> str:
 
 
 def _as_told_before(storage: Storage, report: JobReport) -> JobReport:
-    """With the discs that an earlier attempt has told of, and what it told of them."""
+    """As the next attempt's, with the discs that an earlier one has told of, and what it told of them."""
     earlier = readable_report(storage, report.job_id)
-    if not earlier or not earlier.disc_ids:
+    if not earlier:
+        return report
+    report = replace(report, attempt=earlier.attempt + 1)
+    if not earlier.disc_ids:
         return report
     return replace(
         report,

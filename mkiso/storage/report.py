@@ -149,7 +149,8 @@ class JobReport(JobFacts):
     """The state of one job. `disc_ids` has one id a volume; `error` is set where `status` is failed.
 
     `error` holds `error` (words), `code`, `http_status` and the details of the MkisoError. `seconds` is how long each
-    stage took in this attempt. `inbox` is the AE title that the study was sent to, empty where it wasn't.
+    stage took in this attempt. `inbox` is the AE title that the study was sent to, empty where it wasn't. `attempt`
+    counts the processes of the job: the last one alone tells of it.
     """
 
     status: Status = "running"
@@ -161,6 +162,7 @@ class JobReport(JobFacts):
     patient_name: str = ""
     patient_birth_date: str = ""
     inbox: str = ""
+    attempt: int = 1
 
     @property
     def progress(self) -> float:

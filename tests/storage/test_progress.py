@@ -11,7 +11,7 @@ import pytest
 
 from mkiso.config.settings import Server
 from mkiso.config.storage import Storage
-from mkiso.errors import JobStopped, MkisoError, StorageFull, Unforeseen
+from mkiso.errors import JobStopped, MkisoError, PacsUnreachable, StorageFull, Unforeseen
 from mkiso.storage.progress import JobProgress, words_of_discs
 from mkiso.storage.report import JobReport, failure_of, read_report, write_report
 from mkiso.storage.shelf import Manifest
@@ -144,3 +144,19 @@ def test_an_end_has_words_of_its_own(error: BaseException, told: type[MkisoError
     assert type(failure) is told and said in failure.words and "Canary" not in failure.words
     if failure is not error:
         assert ("look there before asking again" in failure.words) is (kind == "print")
+
+
+def test_once_a_later_attempt_has_begun_an_earlier_one_tells_nothing_more(
+    progress: JobProgress, seen: Seen, storage: Storage
+) -> None:
+    """Its machine had lost its connection, was taken for lost, and is back."""
+    progress.tell("starting")
+    assert not progress.is_superseded
+    later = JobProgress(storage, JobReport(JOB, "download", ("A1",)), seen)
+    later.tell("starting")
+    later.write(replace(later.report, status="done", stage="done", disc_ids=("d1",)))
+    assert progress.is_superseded and not later.is_superseded
+    progress.tell("retrieving")
+    progress.write(progress.report.failed(PacsUnreachable("The PACS can't be reached.")))
+    told = read_report(storage, JOB)
+    assert (told.status, told.stage, told.disc_ids, told.attempt) == ("done", "done", ("d1",), 2)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from prefect.context import FlowRunContext
+from prefect.exceptions import Abort
 
 import tasks.job_run as job_run
 from mkiso.config.disc import Viewer
 from mkiso.config.file import load
-from mkiso.errors import ConfigurationError
+from mkiso.errors import ConfigurationError, PacsUnreachable
 from mkiso.storage.report import LOOK_FIRST, read_report
 from peers.small_disk import fill, small_disk
 from tasks.job_run import JobRun
@@ -118,3 +119,19 @@ def test_a_job_goes_on_though_nobody_can_be_told_how_far_it_is(begun: Callable[[
         run.tell("done", proves="done")
     assert run.state.is_completed()
     assert read_report(run.settings.storage, JOB).proves == "done"
+
+
+@pytest.mark.parametrize("fault", [PacsUnreachable("The PACS can't be reached."), None, KeyboardInterrupt()])
+def test_a_job_that_another_machine_has_begun_anew_says_nothing_of_its_end(
+    begun: Callable[[str], JobRun], fault: BaseException | None
+) -> None:
+    """The other one had the disc printed, and this one would say that there is none."""
+    lost = begun("print")
+    anew = begun("print")
+    with anew:
+        pass
+    with pytest.raises(Abort), lost:
+        if fault:
+            raise fault
+    assert anew.state.is_completed()
+    assert read_report(lost.settings.storage, JOB).status == "done"
