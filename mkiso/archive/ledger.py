@@ -48,6 +48,15 @@ from mkiso.storage.files import descriptor_of
 
 SQLITE_BUSY_SECONDS = 60
 CONNECT_SECONDS = 10
+SILENT_MACHINE = {
+    "tcp_keepalives_idle": 30,
+    "tcp_keepalives_interval": 10,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""By what PostgreSQL, and libpq by nearly the same names, notice within a minute that the other machine is gone without
+a word. The system's own defaults take two hours, in which an answer is waited for, or WRITER_LOCK is held by nobody.
+"""
 NOT_ALLOWED = "42501"  # PostgreSQL's insufficient_privilege
 WRITER_LOCK = 0x6D6B69736F  # "mkiso", among the advisory locks of a PostgreSQL database
 
@@ -269,11 +278,15 @@ def postgresql_engine(url: str) -> Engine:
             "archive.ledger_url must begin with postgresql://; leave it empty for SQLite under storage.data_dir."
         )
     try:
-        return create_engine(
+        wanted = {name.replace("tcp_keepalives", "keepalives"): value for name, value in SILENT_MACHINE.items()}
+        wanted["connect_timeout"] = CONNECT_SECONDS
+        engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            connect_args={} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_SECONDS},
+            connect_args={name: value for name, value in wanted.items() if name not in parsed.query},
         )
+        event.listen(engine, "connect", _set_up_postgresql)
+        return engine
     except ModuleNotFoundError:
         raise ConfigurationError(
             "archive.ledger_url names PostgreSQL, and its driver isn't installed. Install '.[postgresql]' from mkiso's "
@@ -286,6 +299,14 @@ def _set_up_sqlite(connection: object, _record: object) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _set_up_postgresql(connection: object, _record: object) -> None:
+    """By statements, since a pool between us and PostgreSQL refuses a connection that says such things at its start."""
+    known = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
+    with connection.cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.executemany(known, [(str(value), name) for name, value in SILENT_MACHINE.items()])
+    connection.commit()  # type: ignore[attr-defined]
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -25,7 +26,14 @@ from sqlalchemy.exc import IntegrityError
 from mkiso.archive import evidence
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, find, lost_studies, report
 from mkiso.archive.days import searched
-from mkiso.archive.ledger import Ledger, clock, require_file, require_postgresql
+from mkiso.archive.ledger import (
+    SILENT_MACHINE,
+    Ledger,
+    clock,
+    postgresql_engine,
+    require_file,
+    require_postgresql,
+)
 from mkiso.archive.lifecycle import Remedy
 from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed
@@ -46,7 +54,8 @@ from mkiso.errors import (
     VolumeNotFound,
 )
 from peers.patience import LONG, until
-from peers.postgresql import PostgreSQL
+from peers.ports import free_port
+from peers.postgresql import BIN, PostgreSQL, running_postgresql
 from tests.archive.discs import DAY, RANGE, archive, file, master, study
 
 
@@ -115,6 +124,25 @@ def test_a_database_that_refuses_mkiso_is_told_of(postgresql: PostgreSQL, tmp_pa
     )
     with pytest.raises(LedgerUnavailable, match="permission denied"):
         Ledger.open(settings)
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not (BIN / "initdb").exists(), reason="PostgreSQL isn't installed")
+def test_a_machine_that_is_gone_is_noticed_within_a_minute_by_both_sides() -> None:
+    """By the system's own defaults the lock of all who write would be kept for two hours by a machine without power."""
+    with running_postgresql(port := free_port()) as server:
+        server.database("ledger")
+        engine = postgresql_engine(f"postgresql://mkiso@127.0.0.1:{port}/ledger?keepalives_idle=7")
+        with engine.connect() as connection:
+            connection.rollback()
+            theirs = {name: connection.scalar(text(f"SHOW {name}")) for name in SILENT_MACHINE}
+            descriptor = connection.connection.driver_connection.fileno()  # type: ignore[union-attr]
+            with socket.socket(fileno=os.dup(descriptor)) as ours:
+                options = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT
+                found = [ours.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+        engine.dispose()
+    assert list(theirs.values()) == ["30", "10", "3", "60000"]
+    assert found == [7, 10, 3, 60_000]  # the first as its URL says
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://a@b/c"])
