@@ -1,4 +1,4 @@
-"""The Prefect server of mkiso: Prefect's own, but for eight things.
+"""The Prefect server of mkiso: Prefect's own, but for nine things.
 
 It answers nobody without the password, and no page of another site (mkiso_service/prefect/gate.py). Of Prefect's two
 UIs it serves the one that asks nobody outside.
@@ -8,8 +8,8 @@ On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, 
 clerk in ten waits for that. Begun IMMEDIATE, the second waits its few milliseconds (docs/decisions/prefect.md has the
 measurement). Events of every step's states, of artifacts and heartbeats are passed on to who listens and not written
 down: they were three quarters of what a job left in the database. A run's id says when it was made, by which its report
-is found (docs/decisions/reports-by-day.md). Where its clock was ahead and is set back, schedules go on (`go_on_by`).
-And its log looks like all others of mkiso (mkiso_service/prefect/logging.yaml).
+is found (docs/decisions/reports-by-day.md). Which runs are due it says by its own clock. Where that was ahead and is
+set back, schedules go on (`go_on_by`). And its log looks like all others of mkiso (mkiso_service/prefect/logging.yaml).
 
 Run as `mkiso prefect`, with the environment of mkiso_service/prefect/environment.py.
 """
@@ -43,7 +43,7 @@ from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteC
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
-from prefect.server.models import flow_runs
+from prefect.server.models import flow_runs, workers
 from prefect.server.services import db_vacuum
 from prefect.server.services.perpetual_services import get_enabled_perpetual_services
 from prefect.settings import (
@@ -74,6 +74,9 @@ SETTLING_SECONDS = 5.0
 """After its start until Prefect's services have certainly begun, on a busy machine, too."""
 
 _create_run: Callable[..., Awaitable[orm_models.FlowRun]] = flow_runs.create_flow_run
+_scheduled_runs: Callable[..., Awaitable[Sequence[schemas.responses.WorkerFlowRunResponse]]] = (
+    workers.get_scheduled_flow_runs
+)
 _environment_variables = PrefectSettings.to_environment_variables
 _delete_batch = db_vacuum._delete_flow_run_batch
 NO_FOLDER = Path("/nonexistent")
@@ -125,6 +128,13 @@ async def create_run(
         session=session, flow_run=flow_run, orchestration_parameters=orchestration_parameters
     )
     return made
+
+
+async def due_runs(**asked: Any) -> Sequence[schemas.responses.WorkerFlowRunResponse]:
+    """As Prefect's own, by this server's clock. By the worker's, where that is minutes behind, each job would wait for
+    so long, and where it is ahead, a run for later would begin.
+    """
+    return await _scheduled_runs(**asked | {"scheduled_before": datetime.now(UTC)})
 
 
 def _looking(db: PrefectDBInterface) -> AbstractAsyncContextManager[AsyncSession]:
@@ -247,6 +257,7 @@ def _serve(settings: Settings) -> None:
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     flow_runs.create_flow_run = create_run
+    workers.get_scheduled_flow_runs = due_runs
     server.background_worker = minding_the_clock  # type: ignore[attr-defined, assignment]
     db_vacuum._delete_orphaned_by_flow_run = delete_orphans
     db_vacuum._delete_flow_run_batch = delete_old_runs

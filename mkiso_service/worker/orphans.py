@@ -134,15 +134,17 @@ def verdict(run: FlowRun, view: View, *, lives: bool, ordered: bool) -> Verdict:
     return "ordered" if ordered else "move"
 
 
-def state_of(verdict: Verdict) -> State:
-    """The state that a verdict gives a run."""
+def state_of(verdict: Verdict, run: FlowRun) -> State:
+    """The state that a verdict gives a run. One that is to begin anew is due since it was made, by the clock of
+    Prefect's server: by ours it may be due in an hour.
+    """
     match verdict:
         case "cancelled" | "cancelled, ordered":
             return Cancelled(message=WORDS[verdict])
         case "fetch again":
-            return Scheduled(message=WORDS[verdict])
+            return Scheduled(scheduled_time=run.created, message=WORDS[verdict])
         case "move":
-            return AwaitingRetry(message=WORDS[verdict])
+            return AwaitingRetry(scheduled_time=run.created, message=WORDS[verdict])
     return Crashed(message=WORDS[verdict])
 
 
@@ -197,7 +199,7 @@ class Orphans:
                 run, view, lives=process is not None and process.lives(), ordered=has_ordered(run, self._settings)
             )
             if judged != "alive":
-                await client.set_flow_run_state(run.id, state_of(judged), force=True)
+                await client.set_flow_run_state(run.id, state_of(judged, run), force=True)
                 found += 1
         return found
 

@@ -20,6 +20,7 @@ from mkiso_service.worker.orphans import (
     START_LOOKS,
     UNCHANGED_LOOKS,
     Heartbeat,
+    Verdict,
     View,
     has_ordered,
     look,
@@ -107,7 +108,8 @@ def test_a_cancelled_run_of_a_silent_machine_is_cancelled() -> None:
 def test_a_cancelled_print_whose_order_nobody_took_back_says_so(host: str) -> None:
     cancelled = run(StateType.CANCELLING, host=host, queue="prints")
     judged = verdict(cancelled, view(there=STOPPED), lives=False, ordered=True)
-    assert state_of(judged).name == "Cancelled" and "Look at the robot" in str(state_of(judged).message)
+    assert state_of(judged, cancelled).name == "Cancelled"
+    assert "Look at the robot" in str(state_of(judged, cancelled).message)
 
 
 def test_a_machine_that_speaks_looks_after_its_own_runs() -> None:
@@ -134,15 +136,23 @@ def test_a_machine_counts_as_silent_by_looks_without_news_and_not_by_its_clock()
 
 
 def test_verdicts_become_states_that_say_what_to_do() -> None:
-    assert [state_of(each).name for each in ("cancelled", "crashed", "ordered", "fetch again", "move")] == [
+    lost = run(StateType.RUNNING)
+    assert [state_of(each, lost).name for each in ("cancelled", "crashed", "ordered", "fetch again", "move")] == [
         "Cancelled",
         "Crashed",
         "Crashed",
         "Scheduled",
         "AwaitingRetry",
     ]
-    assert "robot" in str(state_of("ordered").message)
-    assert "Retry" in str(state_of("crashed").message)
+    assert "robot" in str(state_of("ordered", lost).message)
+    assert "Retry" in str(state_of("crashed", lost).message)
+
+
+@pytest.mark.parametrize("judged", ["fetch again", "move"])
+def test_what_begins_anew_is_due_by_the_clock_of_prefects_server(judged: Verdict) -> None:
+    """By that of this machine, which may be ahead, it would wait until that time has come there."""
+    lost = run(StateType.RUNNING).model_copy(update={"created": NOW})
+    assert state_of(judged, lost).state_details.scheduled_time == NOW
 
 
 def test_the_order_book_tells_whether_a_print_was_ordered(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from docket import Docket
@@ -22,9 +24,11 @@ from prefect.server.services.perpetual_services import get_enabled_perpetual_ser
 
 from mkiso_service.prefect import server
 from mkiso_service.prefect.database import make_database
+from peers.patience import LONG, until
 from peers.ports import free_port
 from peers.process import Process
 from peers.service import Service
+from peers.warm import Warm
 
 YEAR = timedelta(days=365)
 NOW = datetime.now(UTC)
@@ -132,3 +136,36 @@ def test_nights_are_scheduled_after_a_start_by_a_right_clock(tmp_path: Path) -> 
         service.when(lambda: len(nights()) == 3)
     finally:
         service.stop()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("skew", [timedelta(hours=-1), timedelta(days=1)], ids=["behind", "ahead"])
+def test_what_is_due_a_workers_clock_doesnt_decide(tmp_path: Path, skew: timedelta) -> None:
+    """Each job would wait for as long as the clock of its machine is behind."""
+    auth, port = "mkiso:password-of-a-test", free_port()
+    settings = {
+        "prefect": {"server_port": port, "api_auth_string": auth},
+        "storage": {"data_dir": str(tmp_path / "data")},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    environment = {"MKISO_CONFIG": str(tmp_path / "config.yaml")}
+    with (
+        Warm(["prefect"], tmp_path / "prefect.log", port=port, environment=environment) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=LONG, auth=tuple(auth.split(":"))) as prefect,  # type: ignore[arg-type]
+    ):
+
+        def told(address: str, **body: Any) -> Any:
+            return until(
+                lambda: (answer := prefect.post(address, json=body)).is_success and answer, told=server.log
+            ).json()
+
+        pool = told("/work_pools/", name="a_pool", type="mkiso")["name"]
+        flow = told("/flows/", name="a_flow")["id"]
+        deployment = told("/deployments/", name="a_deployment", flow_id=flow, work_pool_name=pool)["id"]
+        runs = f"/deployments/{deployment}/create_flow_run"
+        now = told(runs, state={"type": "SCHEDULED"})["id"]
+        later = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+        told(runs, state={"type": "SCHEDULED", "state_details": {"scheduled_time": later}})
+        asked = (datetime.now(UTC) + skew).isoformat()
+        due = told(f"/work_pools/{pool}/get_scheduled_flow_runs", scheduled_before=asked)
+    assert [each["flow_run"]["id"] for each in due] == [now]
