@@ -1,4 +1,4 @@
-"""The Prefect server of mkiso: Prefect's own, but for nine things.
+"""The Prefect server of mkiso: Prefect's own, but for ten things.
 
 It answers nobody without the password, and no page of another site (mkiso_service/prefect/gate.py). Of Prefect's two
 UIs it serves the one that asks nobody outside.
@@ -10,6 +10,7 @@ measurement). Events of every step's states, of artifacts and heartbeats are pas
 down: they were three quarters of what a job left in the database. A run's id says when it was made, by which its report
 is found (docs/decisions/reports-by-day.md). Which runs are due it says by its own clock. Where that was ahead and is
 set back, schedules go on (`go_on_by`). And its log looks like all others of mkiso (mkiso_service/prefect/logging.yaml).
+Where PostgreSQL can't be had it answers 503, which its clients ask again after, and not 500.
 
 Run as `mkiso prefect`, with the environment of mkiso_service/prefect/environment.py.
 """
@@ -30,6 +31,7 @@ from types import FrameType
 from typing import Any
 from uuid import UUID
 
+import asyncpg  # type: ignore[import-untyped]
 import prefect
 import sqlalchemy as sa
 import uvicorn
@@ -74,6 +76,7 @@ SETTLING_SECONDS = 5.0
 """After its start until Prefect's services have certainly begun, on a busy machine, too."""
 
 _create_run: Callable[..., Awaitable[orm_models.FlowRun]] = flow_runs.create_flow_run
+_is_retryable = server.is_client_retryable_exception
 _scheduled_runs: Callable[..., Awaitable[Sequence[schemas.responses.WorkerFlowRunResponse]]] = (
     workers.get_scheduled_flow_runs
 )
@@ -128,6 +131,13 @@ async def create_run(
         session=session, flow_run=flow_run, orchestration_parameters=orchestration_parameters
     )
     return made
+
+
+def is_retryable(exc: Exception) -> bool:
+    """As Prefect's own, and where PostgreSQL can't be reached or has no connection left: with 503 whoever asks comes
+    back, and with 500 a job ended, or a worker with all of its jobs.
+    """
+    return isinstance(exc, (OSError, asyncpg.TooManyConnectionsError)) or _is_retryable(exc)
 
 
 async def due_runs(**asked: Any) -> Sequence[schemas.responses.WorkerFlowRunResponse]:
@@ -258,6 +268,7 @@ def _serve(settings: Settings) -> None:
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     flow_runs.create_flow_run = create_run
     workers.get_scheduled_flow_runs = due_runs
+    server.is_client_retryable_exception = is_retryable
     server.background_worker = minding_the_clock  # type: ignore[attr-defined, assignment]
     db_vacuum._delete_orphaned_by_flow_run = delete_orphans
     db_vacuum._delete_flow_run_batch = delete_old_runs

@@ -43,6 +43,7 @@ from mkiso_service.ending import Root, end_with, jobs_grace_seconds
 from mkiso_service.log_lines import frames_of, name_job
 from mkiso_service.prefect.environment import REQUEST_ID_LABEL
 from mkiso_service.process_title import name_process
+from mkiso_service.worker import loops  # noqa: F401
 from mkiso_service.worker.deployments import Deployment
 
 # pydantic completes a model when it is first used, in 5 ms, and Jinja compiles a template then: here it is done once

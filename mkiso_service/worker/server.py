@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from mkiso.housekeeping import sweep
 from mkiso.languages import language
 from mkiso.pictures.process import bare_environment
 from mkiso_service.ending import jobs_grace_seconds, on_signals
+from mkiso_service.prefect.environment import api_url
 from mkiso_service.worker.deploy import end_stranded, ensure_deployments, is_missing
 from mkiso_service.worker.deployments import deployments
 from mkiso_service.worker.executor import FlowRunExecution, warm_context
@@ -32,6 +34,9 @@ API_POLL_SECONDS = 0.03
 SWEEP_SECONDS = 3600
 DEPLOYMENT_CHECK_SECONDS = 15
 TROUBLED_SECONDS = 10
+ANSWER_SECONDS = 5
+UNANSWERED_SECONDS = 15
+"""So long Prefect's server may take to start before somebody is told that it doesn't answer."""
 
 
 def run(settings: Settings) -> None:
@@ -48,7 +53,7 @@ async def _run(settings: Settings, execution: FlowRunExecution) -> None:
     loop = asyncio.get_running_loop()
     on_signals(jobs_grace_seconds(settings.server), partial(loop.call_soon_threadsafe, stop.set), execution.kill_all)
 
-    await _await_api(stop)
+    await _await_api(stop, api_url(settings.prefect))
     if stop.is_set():
         return
     await ensure_deployments(settings)
@@ -150,9 +155,20 @@ async def _watch_inboxes(settings: Settings) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _await_api(stop: asyncio.Event) -> None:
+async def _await_api(stop: asyncio.Event, url: str) -> None:
     """Wait until Prefect's API answers; it starts at the same time, or on another machine."""
+    begun, is_told = time.monotonic(), False
     async with get_client() as client:
-        while not stop.is_set() and (trouble := await client.api_healthcheck()) is not None:
-            log.debug("Prefect's API doesn't answer yet: %s", trouble)
-            await asyncio.sleep(API_POLL_SECONDS)
+        while not stop.is_set():
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):  # by itself it asks for minutes where nobody answers
+                    trouble = await client.api_healthcheck()
+            except TimeoutError as error:
+                trouble = error
+            if trouble is None:
+                return
+            if not is_told and time.monotonic() - begun > UNANSWERED_SECONDS:
+                words = "Prefect's API at %s doesn't answer (%s): no job begins here until it does."
+                log.warning(words, url, type(trouble).__name__)
+                is_told = True
+            await asyncio.sleep(1 if is_told else API_POLL_SECONDS)

@@ -7,22 +7,21 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
 import anyio
 import anyio.abc
-import prefect.workers.base
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Failed
-from prefect.utilities.services import critical_service_loop
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from mkiso_service.worker import loops  # noqa: F401
 from mkiso_service.worker.admission import NotAdmitted, admitted
 from mkiso_service.worker.deployments import Deployment
 from mkiso_service.worker.executor import FlowRunExecution
@@ -33,19 +32,6 @@ log = logging.getLogger("mkiso.worker")
 
 WAKING_EVENTS = ["prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"]
 ORPHAN_CHECK_SECONDS = 15
-
-
-def _say(*words: str) -> None:
-    """What Prefect's loops would print, in a line of the log; of a traceback the exception's type alone."""
-    text = " ".join(words).strip()
-    if text.startswith("Traceback"):
-        ends = text.rpartition("Traceback (most recent call last):\n")[2].splitlines()
-        text = next((line for line in ends if not line.startswith(" ")), "").partition(":")[0].rpartition(".")[2]
-    if text and text != "Examples of recent errors:":
-        log.warning("%s", text)
-
-
-prefect.workers.base.critical_service_loop = partial(critical_service_loop, printer=_say)  # type: ignore[attr-defined]
 
 
 class WarmWorkerResult(BaseWorkerResult):
@@ -115,6 +101,19 @@ class WarmWorker(BaseWorker[RunConfiguration, BaseVariables, WarmWorkerResult]):
         log.error("Run %s isn't taken. %s", flow_run.id, refused.words)
         await self.client.set_flow_run_state(flow_run.id, Failed(name="Refused", message=refused.words), force=True)
 
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        """As Prefect's own, of which an exception ends the worker, and with it all of its jobs."""
+        try:
+            await super()._submit_run(flow_run)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            log.warning(
+                "Run %s doesn't begin, since Prefect can't be asked (%s): it is fetched again.",
+                flow_run.id,
+                type(error).__name__,
+            )
+            self._submitting_flow_run_ids.discard(flow_run.id)
+            self._release_limit_slot(flow_run.id)
+
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """Not told: a run is Pending until it is Running, since a fork takes no time that anybody watches, and telling
         takes 0.1 s.
@@ -169,18 +168,21 @@ class WarmWorker(BaseWorker[RunConfiguration, BaseVariables, WarmWorkerResult]):
         """Fetch as soon as a run is scheduled; where the subscription breaks, the poll goes on alone until it
         is back.
         """
-        waking = EventFilter(event=EventNameFilter(name=WAKING_EVENTS))
+        waking, is_told = EventFilter(event=EventNameFilter(name=WAKING_EVENTS)), False
         while True:
             try:
                 async with get_events_subscriber(filter=waking) as subscriber:
+                    is_told = False
                     async for _ in subscriber:
                         if self.is_setup:
                             await self.get_and_submit_flow_runs()
             except Exception as error:
-                log.warning(
-                    "The subscription to Prefect's events broke (%s); runs are found by polling until it is back.",
-                    type(error).__name__,
-                )
+                if not is_told:
+                    log.warning(
+                        "The subscription to Prefect's events broke (%s); runs are found by polling until it is back.",
+                        type(error).__name__,
+                    )
+                is_told = True
             await anyio.sleep(2)
 
     async def watch_orphans(self, orphans: Orphans) -> None:

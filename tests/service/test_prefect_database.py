@@ -4,22 +4,29 @@ another.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event, Thread
 
+import asyncpg  # type: ignore[import-untyped]
+import httpx
 import pytest
 
 from mkiso.errors import ConfigurationError
 from mkiso_service.prefect import database as prefect_database
 from mkiso_service.prefect.database import SCHEMA, check_whole, is_migrated, make_database, schema_of
+from mkiso_service.prefect.server import is_retryable
 from peers.patience import LONG, until
+from peers.ports import free_port
+from peers.postgresql import BIN, running_postgresql
+from peers.warm import Warm
 
 MIGRATE = (
     "import asyncio; from prefect.server.database import provide_database_interface as i; asyncio.run(i().create_db())"
@@ -183,3 +190,41 @@ def test_a_database_that_cant_be_used_is_said_with_what_to_do(tmp_path: Path, mo
         with monkeypatch.context() as patch, pytest.raises(ConfigurationError, match=f"{words}.*user that mkiso runs"):
             patch.setattr(os, "access", lambda place, _, refused=refused: place != refused)
             check_whole(database)
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not (BIN / "initdb").exists(), reason="PostgreSQL isn't installed")
+def test_where_its_postgresql_is_away_prefect_says_to_ask_again(tmp_path: Path) -> None:
+    """It said 500: a job that was about to begin or to end was Crashed, and a worker ended."""
+    auth, port = "mkiso:password-of-a-test", free_port()
+    settings = {
+        "prefect": {"server_port": port, "api_auth_string": auth},
+        "storage": {"data_dir": str(tmp_path / "data")},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    with running_postgresql() as database:
+        environment = {
+            "MKISO_CONFIG": str(tmp_path / "config.yaml"),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database.database("prefect").replace("://", "+asyncpg://"),
+        }
+        with (
+            Warm(["prefect"], tmp_path / "prefect.log", port=port, environment=environment) as server,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=LONG, auth=tuple(auth.split(":"))) as prefect,  # type: ignore[arg-type]
+        ):
+
+            def answers_with(status: int) -> bool:
+                alone = {"Connection": "close"}  # it closes a connection after such an answer
+                with suppress(httpx.TransportError):  # where it has only just started
+                    return prefect.post("/flow_runs/count", json={}, headers=alone).status_code == status
+                return False
+
+            until(lambda: answers_with(200), told=server.log)
+            database.stop()
+            assert all(answers_with(503) for _ in range(5)), server.log()
+            database.start()
+            until(lambda: answers_with(200), told=server.log)
+
+
+def test_a_postgresql_without_a_free_connection_is_asked_again() -> None:
+    assert is_retryable(asyncpg.TooManyConnectionsError("sorry, too many clients already"))
+    assert not is_retryable(ValueError("a fault of ours"))
