@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
+from typing import Any
 from urllib.parse import urlsplit
 
 from mkiso.config.settings import Prefect, Settings
@@ -22,8 +25,10 @@ INBOX = "burn_sent/inbox"
 NIGHTLY_ARCHIVE = "nightly_archive/nightly"
 """The archive's deployment."""
 HOUSEKEEPING = "keep_house/housekeeping"
+NEXT_ADDRESS_SECONDS = 0.25
 ONE_AT_A_TIME = frozenset({"archives"})
 """Queues of which one run at a time is started, on all machines together."""
+_connect: Callable[..., Awaitable[Any]] = asyncio.BaseEventLoop.create_connection
 
 
 def api_url(prefect: Prefect) -> str:
@@ -46,6 +51,19 @@ def begin_with(settings: Settings) -> None:
     """
     os.chdir("/")
     os.environ.update(environment(settings))
+    asyncio.BaseEventLoop.create_connection = connect_to_any  # type: ignore[method-assign, assignment]
+
+
+async def connect_to_any(
+    loop: asyncio.BaseEventLoop, make: Callable[[], Any], host: Any = None, port: Any = None, **how: Any
+) -> Any:
+    """As asyncio's own, but where a name has several addresses the next one is soon tried, too (RFC 8305).
+
+    Prefect's WebSockets, and its PostgreSQL, would wait for the first alone, for longer than they wait at all: where
+    that is of a machine that is off, a worker never came to its first job, and said nothing.
+    """
+    how.setdefault("happy_eyeballs_delay", NEXT_ADDRESS_SECONDS)
+    return await _connect(loop, make, host, port, **how)
 
 
 def environment(settings: Settings) -> dict[str, str]:
