@@ -316,7 +316,13 @@ def _webhook(site: Site) -> str:
             start = next(answer.iter_bytes(MAX_HEALTH_BYTES), b"")
         health = TypeAdapter(Health).validate_json(start, strict=True)
     except httpx.HTTPError as error:
-        raise Unwell(f"{url} can't be reached ({error}). Start `mkiso serve`.") from None
+        storage = site.settings.storage
+        elsewhere = bool(site.settings.prefect.api_url) and "webhook" not in process_states(storage)
+        if elsewhere and storage.jobs_dir.is_dir():
+            return "none runs on this machine, which has a worker: the front has it"
+        raise Unwell(
+            f"{url} can't be reached ({error}). Start `mkiso {'webhook' if elsewhere else 'serve'}`."
+        ) from None
     except ValidationError:
         raise Unwell(f"What answers at {url} isn't mkiso. End that program, or set another server.port.") from None
     lacks = {name: each["detail"].removesuffix(".") for name, each in health["dependencies"].items() if not each["ok"]}

@@ -412,6 +412,17 @@ def test_a_front_has_no_receiver_and_a_machine_with_a_worker_lacks_its_own(tmp_p
     assert not found.well and "Start `mkiso receiver`" in found.words
 
 
+def test_a_machine_with_a_worker_has_no_webhook_and_a_front_lacks_its_own(tmp_path: Path) -> None:
+    """Of a worker machine that was well, `mkiso doctor` said to start `mkiso serve`."""
+    front = Prefect(api_url="http://front.example:4200/api", api_auth_string=SecretStr("mkiso:of-sixteen-characters"))
+    site = replace(site_in(tmp_path, prefect=front, server=Server(port=free_port())), inside=True)
+    found = finding(site, "webhook")
+    assert not found.well and "Start `mkiso webhook`" in found.words
+    site.settings.storage.jobs_dir.mkdir()
+    found = finding(site, "webhook")
+    assert found.well and found.words.startswith("none runs on this machine")
+
+
 def test_audit_messages_that_were_not_delivered_are_told(tmp_path: Path) -> None:
     assert "audit" not in {check.name for check in checks_of(Settings())}
     port = free_port()
