@@ -152,8 +152,8 @@ class _Page:
         self._text(letter.institution, sizes.small, _SOFT, beside=beside)
         self._text(title, sizes.title, _ACCENT, beside=beside)
         self._text(letter.patient_name or spoken.gettext("Name not stated"), sizes.name, gap=0.6, beside=beside)
-        patient_id = spoken.gettext("Patient ID")
-        self._text(f"{patient_id}: {letter.patient_id}", sizes.text, beside=beside)
+        patient_id = letter.patient_id or spoken.gettext("not stated")
+        self._text(spoken.labelled(spoken.gettext("Patient ID"), patient_id), sizes.text, beside=beside)
         if letter.address:
             self._pdf.set_y(max(self._pdf.get_y(), sizes.margin + sizes.code))
 
@@ -195,13 +195,23 @@ class _Page:
         for words in _whom_to_ask(letter, spoken):
             self._text(words, sizes.text)
         if letter.password:
-            self._heading(spoken.gettext("Password of the file"))
-            self._text(letter.password, sizes.name)
-            words = spoken.gettext("Keep this letter apart from the file: whoever has both can open it.")
-            self._text(words, sizes.text)
+            self._write_password(letter)
         if letter.address:
             words = spoken.gettext("The code is for the staff: it leads to this disc in their own system.")
             self._text(words, sizes.small, _SOFT, gap=0.8)
+
+    def _write_password(self, letter: Letter) -> None:
+        """The password, and what it is of: a disc is no file to a patient."""
+        spoken, sizes = self._spoken, self._sizes
+        if FORMATS[letter.format].has_envelopes:
+            heading = spoken.gettext("Password of the disc")
+            apart = spoken.gettext("Keep this letter apart from the disc: whoever has both can open it.")
+        else:
+            heading = spoken.gettext("Password of the file")
+            apart = spoken.gettext("Keep this letter apart from the file: whoever has both can open it.")
+        self._heading(heading)
+        self._text(letter.password, sizes.name)
+        self._text(apart, sizes.text)
 
     def _heading(self, words: str) -> None:
         self._text(words, self._sizes.text * 1.15, _ACCENT, gap=0.9)
@@ -266,8 +276,8 @@ def _steps(letter: Letter, spoken: Language) -> list[str]:
     if FORMATS[letter.format].is_encrypted:
         return [
             spoken.gettext(
-                "Open it with a program for encrypted ZIP files. Windows: 7-Zip. macOS: Keka or The Unarchiver. "
-                "Linux: 7-Zip. They are free. What comes with Windows can't open it."
+                "Open the ZIP file with a program for encrypted ZIP files. Windows: 7-Zip. macOS: Keka or The "
+                "Unarchiver. Linux: 7-Zip. They are free. What comes with Windows can't open it."
             ),
             spoken.gettext(
                 "Extract all files into a new folder. The program asks for the password: type it with its hyphens, as "

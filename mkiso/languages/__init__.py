@@ -133,6 +133,12 @@ class Language:
         """A day and the time, in the time zone that `moment` has."""
         return f"{self.date(moment)}, {moment:%H:%M %Z}".rstrip()
 
+    def labelled(self, label: str, value: str) -> str:
+        """What something is called and what it is, with the colon as this language sets it; one alone where the other
+        is empty.
+        """
+        return self.gettext("%(first)s: %(second)s", first=label, second=value) if label and value else label or value
+
     def words_of(self, place: str) -> dict[str, str | dict[str, str]]:
         """The translations of what stands in scripts below a folder, as the scripts look them up: of a plural each form
         by its CLDR category, which Intl.PluralRules names.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import hypot
 from pathlib import PurePosixPath
 
@@ -243,7 +244,7 @@ def title_of(report: ShownReport, spoken: Language) -> str:
     if codes and (meaning := one_line(str(text_of(codes[0], "CodeMeaning", terms_of(header))))):
         return meaning
     labels = [one_line(str(text_of(header, keyword))) for keyword in _LABELS]
-    return ": ".join([kind_title(report, spoken), *filter(None, labels)])
+    return reduce(spoken.labelled, labels, kind_title(report, spoken))
 
 
 def kind_title(report: ShownReport, spoken: Language) -> str:

@@ -28,7 +28,7 @@ _NOT_DRAWN = {
     "shutter": N_("a shutter"),
     "mask": N_("a mask"),
     "blending": N_("blending"),
-    "displayed area": N_("a part alone"),
+    "displayed area": N_("cropping"),
 }
 """By the word of ObjectFacts.left_out."""
 

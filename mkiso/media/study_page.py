@@ -208,7 +208,7 @@ def _line(header: Dataset, keyword: str) -> str:
 def _series_title(number: str, description: str, spoken: Language) -> str:
     """What a series is called: its number and description."""
     title = spoken.gettext("Series %(number)s", number=number) if number else spoken.gettext("Series")
-    return f"{title}: {description}" if description else title
+    return spoken.labelled(title, description)
 
 
 def contents_words(held: Iterable[Leaf], spoken: Language) -> str:

@@ -55,7 +55,7 @@ CONTRADICTS, INCOMPLETE, UNAVAILABLE, NO_ROOM, NOT_CONVERTIBLE = (
 )
 WORDS: Mapping[str, str] = {
     PRIORS_UNKNOWN: N_("Not all earlier examinations could be looked for: there may be some that belong here."),
-    CONTRADICTS: N_("An earlier examination isn't on the disc: its data contradict each other in whose it is."),
+    CONTRADICTS: N_("An earlier examination isn't on the disc: its data disagree about whose it is."),
     INCOMPLETE: N_("An earlier examination isn't on the disc: not all of its images could be had."),
     UNAVAILABLE: N_("An earlier examination isn't on the disc: it couldn't be fetched at that time."),
     NO_ROOM: N_("An earlier examination isn't on the disc: there was no room for it."),

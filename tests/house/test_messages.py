@@ -95,6 +95,19 @@ def marks(words: str) -> tuple[set[str], list[str], bool]:
     return set(re.findall(r"%\(\w+\)s", words)), sorted(re.findall(r"<[^>]*>", words)), '"' in words
 
 
+def test_french_signs_have_a_narrow_space_that_no_line_ends_at() -> None:
+    """Before : ; ! ? and inside quotation marks; an address has none."""
+    bare = re.compile(r"(?<!\u202f)[:;!?»]|«(?!\u202f)")
+    forms = [
+        form
+        for message in catalogue_of(CATALOGUES / "fr.po")
+        if message.id
+        for form in ([message.string] if isinstance(message.string, str) else message.string or ())
+    ]
+    assert sum("\u202f" in form for form in forms) > 50
+    assert [form for form in forms if bare.search(re.sub(r"/api/\S+", "", form))] == []
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_medical_phrases_ask_for_a_native_reader(file: Path) -> None:
     catalogue = catalogue_of(file)

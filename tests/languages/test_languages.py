@@ -67,6 +67,12 @@ def test_a_size_is_as_people_say_it(code: str, sizes: list[str]) -> None:
     assert [" ".join(words.split()) for words in told] == sizes
 
 
+def test_a_label_has_the_colon_of_its_language_and_none_without_a_value() -> None:
+    told = [language(code).labelled("Name", "Anna") for code in ("en", "de", "fr")]
+    assert told == ["Name: Anna", "Name: Anna", "Name\u202f: Anna"]
+    assert language("fr").labelled("Name", "") == "Name" and language("fr").labelled("", "Anna") == "Anna"
+
+
 def test_english_stands_in_the_code_and_every_catalogue_is_offered() -> None:
     assert languages() == (SOURCE, *sorted(file.stem for file in CATALOGUES.glob("*.po")))
     assert language("de").gettext("Whose disc this is") != language("en").gettext("Whose disc this is")

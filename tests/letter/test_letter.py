@@ -151,3 +151,14 @@ def test_no_part_of_a_name_is_a_command_of_the_letters_maker(tmp_path: Path) -> 
 def test_each_format_is_opened_in_its_own_way(form: str, words: str, tmp_path: Path) -> None:
     of_format = replace(letter(), format=form)
     assert words in " ".join(read(pdf(of_format, language("en"), "a4"), tmp_path).split())
+
+
+@pytest.mark.parametrize(("form", "thing"), [("zip-encrypted", "file"), ("iso-cms", "disc")])
+def test_a_password_is_told_of_what_the_patient_holds(form: str, thing: str, tmp_path: Path) -> None:
+    text = " ".join(read(pdf(replace(letter(), format=form, password="ab-cd"), language("en"), "a4"), tmp_path).split())
+    assert f"Password of the {thing} ab-cd Keep this letter apart from the {thing}: whoever has both" in text
+
+
+def test_a_letter_of_nobody_in_particular_says_so(tmp_path: Path) -> None:
+    nobody = replace(letter(""), patient_id="")
+    assert "Patientennummer: nicht angegeben" in read(pdf(nobody, language("de"), "a4"), tmp_path)

@@ -112,7 +112,7 @@ def test_what_is_not_drawn_is_said(tmp_path: Path) -> None:
     )
     pictures = presented(studies, tmp_path / "pictures")
     page = series_page(seen(studies, tmp_path, pictures).layouts[0])
-    assert "Not drawn: a part alone and some annotations." in page
+    assert "Not drawn: cropping and some annotations." in page
 
 
 def test_the_page_of_states_says_what_they_are_and_leads_to_their_pictures(tmp_path: Path) -> None:

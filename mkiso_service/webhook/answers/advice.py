@@ -45,9 +45,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "publisher_unknown": (N_("There is no such disc robot here. Have the disc file made instead."),),
         "unauthorized": (N_("Sign in, and you come back to this page."),),
-        "sign_in_failed": (
-            N_("The sign-in came to nothing. Sign in again; if it happens again, tell the administrator."),
-        ),
+        "sign_in_failed": (N_("The sign-in failed. Sign in again; if it happens again, tell the administrator."),),
         "provider_unavailable": (
             N_("The sign-in service of this site can't be reached."),
             N_("Try again in a few minutes."),
@@ -171,8 +169,8 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "unknown_host": (N_("The service doesn't know the host name in the address bar."), TELL),
         "search_closed": (
             N_(
-                "Nobody is searched for here, since nobody has to sign in. Ask by accession number, or tell the "
-                "administrator."
+                "Patients can't be searched for here, since nobody has to sign in. Ask by accession number, or tell "
+                "the administrator."
             ),
         ),
         "not_allowed": (N_("Your sign-in doesn't allow this. Ask the administrator."),),

@@ -122,7 +122,7 @@ function download(disc) {
   link.remove();
 }
 
-function of(first, second) { return gettext("%(first)s: %(second)s", { first, second }); }
+function of(first, second) { return first && second ? gettext("%(first)s: %(second)s", { first, second }) : first || second; }
 
 function isCancelled(job) { return job.state === "failed" && job.error?.code === "job_cancelled"; }
 
@@ -373,7 +373,7 @@ export function paintRows(entry, studies, images) { // a row for each study; onl
   while (body.rows.length > studies.length) body.deleteRow(-1);
   return studies.map((study, index) => {
     const row = body.rows[index] || addRow(body);
-    const description = [study.is_prior && gettext("Earlier examination"), study.study_description].filter(Boolean).join(": ");
+    const description = of(study.is_prior ? gettext("Earlier examination") : "", study.study_description);
     const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), description, images(study)];
     for (const [cell, text] of texts.entries()) if (row.cells[cell].textContent !== text) row.cells[cell].textContent = text;
     return [row, study];

@@ -21,7 +21,7 @@ const WITHOUT = {
   counts_unknown: gettext("The PACS doesn't say how many images there are: check that none is missing."),
   completeness_not_proven: gettext("No PACS was asked how many images there are: check that none is missing."),
   priors_unknown: gettext("Not all earlier examinations could be looked for: there may be some that belong here."),
-  "prior_left_out:contradicts": gettext("An earlier examination isn't on the disc: its data contradict each other in whose it is."),
+  "prior_left_out:contradicts": gettext("An earlier examination isn't on the disc: its data disagree about whose it is."),
   "prior_left_out:incomplete": gettext("An earlier examination isn't on the disc: not all of its images could be had."),
   "prior_left_out:unavailable": gettext("An earlier examination isn't on the disc: it couldn't be fetched at that time."),
   "prior_left_out:no_room": gettext("An earlier examination isn't on the disc: there was no room for it."),
