@@ -259,8 +259,10 @@ class JobRun(JobProgress):
             self.renderer.begin(arrival)
 
     def hand_over_password(self) -> None:
-        """Leave the password of encrypted discs for who asked, sealed."""
-        if self.form.is_encrypted:
+        """Leave the password of encrypted discs for who asked, sealed; where a later attempt has begun, the job's discs
+        are that one's.
+        """
+        if self.form.is_encrypted and not self.is_superseded:
             hand_over(self.settings.storage, self.job.id, self._seal, self._password)
 
     def finish(self, discs: Sequence[Manifest]) -> None:

@@ -20,6 +20,7 @@ import tasks.job_run as job_run
 from mkiso.config.disc import Viewer
 from mkiso.config.file import load
 from mkiso.errors import ConfigurationError, PacsUnreachable
+from mkiso.storage.handover import claimed, new_claim, seal_of
 from mkiso.storage.report import LOOK_FIRST, read_report
 from peers.small_disk import fill, small_disk
 from tasks.job_run import JobRun
@@ -49,8 +50,8 @@ def begun(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(job_run, "get_run_context", lambda: context)
     monkeypatch.setattr(job_run, "get_run_logger", lambda: logging.getLogger("test"))
 
-    def begin(kind: str) -> JobRun:
-        run = JobRun(kind, ["A1"], "rimage" if kind == "print" else "")  # type: ignore[arg-type]
+    def begin(kind: str, **asked: str) -> JobRun:
+        run = JobRun(kind, ["A1"], "rimage" if kind == "print" else "", **asked)  # type: ignore[arg-type]
         run.open()
         return run
 
@@ -135,3 +136,15 @@ def test_a_job_that_another_machine_has_begun_anew_says_nothing_of_its_end(
             raise fault
     assert anew.state.is_completed()
     assert read_report(lost.settings.storage, JOB).status == "done"
+
+
+def test_the_password_is_that_of_the_attempt_whose_discs_the_job_has(begun: Callable[..., JobRun]) -> None:
+    """The other machine had made the disc, and whoever asked was told a password that doesn't open it."""
+    claim = new_claim()
+    lost, anew = (begun("download", form="zip-encrypted", seal=seal_of(claim)) for _ in range(2))
+    with anew:
+        anew.hand_over_password()
+    told = claimed(anew.settings.storage, JOB, claim)
+    with pytest.raises(Abort), lost:
+        lost.hand_over_password()
+    assert claimed(anew.settings.storage, JOB, claim) == told
