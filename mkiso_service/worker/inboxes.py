@@ -93,7 +93,7 @@ class InboxWatch:
             last = asked[study][-1] if asked[study] else None
             if last is not None and last.job_id and not last.ended:
                 if not (ended := self._ended(last, told)):
-                    under_way += 1
+                    under_way += told.get(last.job_id) == "active"
                     continue
                 study.note_asked((*asked[study][:-1], replace(last, ended=ended, ended_time=time.time())))
             waiting.append((study, rules))

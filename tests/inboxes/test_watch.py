@@ -18,12 +18,14 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from pydicom import dcmread
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Server, Settings
 from mkiso.errors import DamagedInstance, MkisoError, NotAskedEverywhere, StorageUnreadable, StudyIncomplete
 from mkiso.housekeeping import sweep
 from mkiso.receiver.pushed import Ask, Line, PushedStudy
 from mkiso.sources.choosing import FoundStudies
 from mkiso.storage.files import sha256_of
+from mkiso.storage.report import JobReport, write_report
+from mkiso.storage.report_files import REPORT, file_of
 from mkiso.study.models import Expected, Study
 from mkiso_service.worker import inboxes
 from mkiso_service.worker.inboxes import InboxWatch
@@ -235,6 +237,24 @@ def test_what_was_asked_for_and_cannot_be_read_just_now_is_looked_at_again(
     with failing(study.folder / "asked.json"):
         assert watch.look() == 0
     assert (watch.look(), watch._at_rest, len(runs.made)) == (0, {}, 1)
+
+
+def test_a_job_whose_report_cannot_be_read_keeps_no_place_after_its_end(
+    settings: Settings, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a disk that fails it never can be: one place was taken for ever, and no other study had its job."""
+    settings = settings.model_copy(update={"server": Server(max_running_jobs=1)})
+    first = sent(settings, tmp_path, "A1")
+    assert InboxWatch(settings).look() == 1
+    [ask] = first.asked
+    second = sent(settings, tmp_path, "A2")
+    write_report(settings.storage, JobReport(ask.job_id, "download", ("A1",), status="done"))
+    monkeypatch.setattr(inboxes, "standings", lambda job_ids: dict.fromkeys(job_ids, "over"))
+    with failing(file_of(settings.storage, ask.job_id, REPORT)):
+        assert (InboxWatch(settings).look(), len(second.asked)) == (1, 1)
+        assert [ask.ended for ask in first.asked] == [""]
+    InboxWatch(settings).look()
+    assert [ask.ended for ask in first.asked] == ["done"]
 
 
 def test_what_cannot_be_read_just_now_is_not_cleared_away_as_never_asked_for(
