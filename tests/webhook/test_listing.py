@@ -24,6 +24,7 @@ from mkiso.storage.shelf import manifests, take_off
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.counter import listing
+from peers.small_disk import failing
 from tests.webhook.desk import KEY, Desk, Script, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 
@@ -237,6 +238,17 @@ def test_a_disc_that_is_not_kept_any_more_hides_no_other(tmp_path: Path) -> None
         take_off(settings.storage, gone)
         jobs = listed(client)
         assert [(each["job"]["state"], len(each["job"]["discs"])) for each in jobs] == [("done", 1), ("done", 0)]
+
+
+def test_a_disc_that_cannot_be_read_just_now_hides_no_other(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with served(settings, Desk(Scripts(settings.storage).done)) as client:
+        for number in ("FAILS", "THERE"):
+            client.get("/api/iso/download", params={"accession_number": number}, headers=ASYNC)
+        [fails] = [disc for disc in manifests(settings.storage) if disc.accession_numbers == ("FAILS",)]
+        with failing(settings.storage.discs_dir / fails.disc_id / "manifest.json"):
+            assert [len(each["job"]["discs"]) for each in listed(client)] == [1, 0]
+        assert [len(each["job"]["discs"]) for each in listed(client)] == [1, 1]
 
 
 def test_without_prefect_the_list_says_what_the_reports_say(tmp_path: Path) -> None:

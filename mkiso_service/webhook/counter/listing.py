@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mkiso.errors import JobNotFound
+from mkiso.errors import JobNotFound, StorageUnreadable
 from mkiso.storage.askings import Asking
 from mkiso.storage.files import moment_in
 from mkiso.storage.kept_reports import Kept, KeptReports
@@ -84,7 +84,7 @@ class JobList:
         report = as_it_stands(report, standing)
         try:
             job = await self._jobs.told(report, state, error)
-        except JobNotFound:  # its discs went before its report did
+        except (JobNotFound, StorageUnreadable):  # its discs went before its report did, or their disk fails
             job = await self._jobs.told(replace(report, disc_ids=()), state, error)
         askers: list[Asker] = [
             {"time": each.time, "who": each.who, "by": each.by, "name": each.name, "you": each.user == user != ""}
