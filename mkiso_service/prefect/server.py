@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 import time
@@ -135,9 +136,14 @@ async def create_run(
 
 def is_retryable(exc: Exception) -> bool:
     """As Prefect's own, and where PostgreSQL can't be reached or has no connection left: with 503 whoever asks comes
-    back, and with 500 a job ended, or a worker with all of its jobs.
+    back, and with 500 a job ended, or a worker with all of its jobs. Prefect's own log says nothing of such an answer.
     """
-    return isinstance(exc, (OSError, asyncpg.TooManyConnectionsError)) or _is_retryable(exc)
+    if isinstance(exc, (OSError, asyncpg.TooManyConnectionsError)):
+        number = getattr(exc, "errno", None) or 0  # below 0 where it is getaddrinfo's own
+        why = os.strerror(number) if number > 0 else type(exc).__name__
+        log.warning("A request can't be answered just now: %s. Whoever asks is told to ask again.", why)
+        return True
+    return _is_retryable(exc)
 
 
 async def due_runs(**asked: Any) -> Sequence[schemas.responses.WorkerFlowRunResponse]:

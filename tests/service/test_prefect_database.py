@@ -4,6 +4,7 @@ another.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from socket import EAI_AGAIN, gaierror
 from threading import Event, Thread
 
 import asyncpg  # type: ignore[import-untyped]
@@ -228,3 +230,20 @@ def test_where_its_postgresql_is_away_prefect_says_to_ask_again(tmp_path: Path) 
 def test_a_postgresql_without_a_free_connection_is_asked_again() -> None:
     assert is_retryable(asyncpg.TooManyConnectionsError("sorry, too many clients already"))
     assert not is_retryable(ValueError("a fault of ours"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "full", "a lease"), "No space left on device"),
+        (gaierror(EAI_AGAIN, "resolving"), "gaierror"),
+        (TimeoutError(), "TimeoutError"),
+        (asyncpg.TooManyConnectionsError("too many"), "TooManyConnectionsError"),
+    ],
+)
+def test_why_prefect_says_to_ask_again_stands_in_its_log(
+    error: Exception, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prefect's own says nothing of a 503: of a full disk under its leases nobody was told."""
+    assert is_retryable(error)
+    assert f"can't be answered just now: {words}." in caplog.text
