@@ -91,7 +91,7 @@ class Strings:
                 self.words |= {word for word in words if len(word) >= _LEAST_BYTES}
                 self.short |= {word for word in words if len(word) == _LEAST_BYTES - 1}
                 self.letters |= {word for word in _LETTERS.findall(part) if not word.isascii()}
-                self.spelled |= {word for word in _spelled(part) if len(word) >= _LEAST_BYTES}
+                self.spelled |= _spelled(part, _LEAST_BYTES)
 
     def identifier(self, text: str) -> None:
         """A number or the like."""
@@ -184,9 +184,10 @@ def _years(year: int) -> Iterable[int]:
     return tuple(century + year for century in (1900, 2000, 2400 - _BUDDHIST_ERA, 2500 - _BUDDHIST_ERA))
 
 
-def _spelled(text: str) -> set[str]:
-    """Its words, however they are spelled."""
-    return set(map(_folded, _ONLY_LETTERS.findall(normalized("NFC", text))))
+def _spelled(text: str, least_bytes: int = 1) -> set[str]:
+    """Its words of so many bytes, however they are spelled, which may be shorter: Zoë, ZOE."""
+    words = _ONLY_LETTERS.findall(normalized("NFC", text))
+    return {_folded(word) for word in words if len(word.encode("utf-8", "surrogatepass")) >= least_bytes} - {""}
 
 
 _folded = lru_cache(4096)(letters_of)

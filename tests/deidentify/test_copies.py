@@ -410,6 +410,8 @@ def test_a_name_in_any_character_set_is_found(tmp_path: Path, patient: Person) -
         ("MUELLER^JO", "", "M\u00fcller7"),
         ("MUELLER^JO", "", "OF MULLER"),
         ("\u00c9luard^Jo", "", "ELUARD 7"),
+        ("Smythe^Zo\u00eb", "", "ZOE"),
+        ("L\u00fc^Bo", "", "OF LU"),
     ],
 )
 def test_what_gives_the_patient_away_is_found_before_whatever_follows_it(
