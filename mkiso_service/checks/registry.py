@@ -318,7 +318,7 @@ def _webhook(site: Site) -> str:
     except httpx.HTTPError as error:
         storage = site.settings.storage
         elsewhere = bool(site.settings.prefect.api_url) and "webhook" not in process_states(storage)
-        if elsewhere and storage.jobs_dir.is_dir():
+        if elsewhere and storage.receiver_socket.exists():  # a front may have been a worker once, and have its folders
             return "none runs on this machine, which has a worker: the front has it"
         raise Unwell(
             f"{url} can't be reached ({error}). Start `mkiso {'webhook' if elsewhere else 'serve'}`."

@@ -418,7 +418,9 @@ def test_a_machine_with_a_worker_has_no_webhook_and_a_front_lacks_its_own(tmp_pa
     site = replace(site_in(tmp_path, prefect=front, server=Server(port=free_port())), inside=True)
     found = finding(site, "webhook")
     assert not found.well and "Start `mkiso webhook`" in found.words
-    site.settings.storage.jobs_dir.mkdir()
+    site.settings.storage.jobs_dir.mkdir()  # of before there were several machines
+    assert not finding(site, "webhook").well
+    site.settings.storage.receiver_socket.touch()
     found = finding(site, "webhook")
     assert found.well and found.words.startswith("none runs on this machine")
 
