@@ -17,8 +17,10 @@ from mkiso.storage.files import find_json, moment_of, write_whole
 
 LEAP_SECONDS = 7 * 86_400
 """So long after the last round a clock is rather wrong than a machine was off."""
-STEP_SECONDS = 3600
-"""So much more than the time since the last round, where the machine wasn't started anew."""
+STEP_SECONDS = 43_200
+"""So much more than the machine has run since the last round, where it wasn't started anew. A virtual machine that is
+paused for its nightly backup doesn't count those hours.
+"""
 REST_SECONDS = 86_400
 
 

@@ -414,6 +414,14 @@ def test_a_machine_that_ran_or_was_started_anew_has_not_leaped() -> None:
         assert after(Rounds(0, awake=Awake(0, "A")), 3 * day, awake).rests(3 * day) is rests
 
 
+def test_a_machine_that_is_paused_each_night_is_swept_all_the_same() -> None:
+    """A hypervisor's pause doesn't count as running."""
+    rounds = Rounds(0, awake=Awake(0, "A"))
+    for night in range(1, 4):
+        rounds = after(rounds, night * 24 * HOUR, Awake(night * 20 * HOUR, "A"))
+        assert not rounds.rests(night * 24 * HOUR + HOUR)
+
+
 def test_a_full_disk_or_a_damaged_file_keeps_housekeeping_from_nothing(settings: Settings) -> None:
     storage = settings.storage
     for spoil in (lambda: storage.rounds_file.write_text("{"), lambda: storage.rounds_file.unlink()):
