@@ -223,7 +223,7 @@ def test_redirects_in_a_circle_end(api: Api) -> None:
         (b"<html>Canary^Name</html>", "no JSON"),
         (b"\xff\xfe\x00", "no JSON"),
         (b"[" * 100_000, "no JSON"),
-        (b'"' + b"x" * 300_000 + b'"', "262144 bytes"),
+        (b'"' + b"x" * 300_000 + b'"', "262 kB"),
         ([PERSON], "no JSON object"),
         ("Canary^Name", "no JSON object"),
         ({}, "hn"),
