@@ -112,10 +112,12 @@ class Supervisor:
         found = until(lambda: set(self.folder.glob(f"{name}.[0-9]*")) - beside, LONG)
         return json.loads(found.pop().read_text())
 
+    def pid_of(self, name: str) -> int:
+        """Of a part, once the supervisor knows it: a fork may run before that."""
+        return int(until(lambda: process_states(self.storage)[name]["pid"], LONG))
+
     def kill(self, name: str) -> None:
-        """Kill a part, once the supervisor knows it: a fork may run before that. Process 0 would be our whole group."""
-        pid = until(lambda: process_states(self.storage)[name]["pid"], LONG)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(self.pid_of(name), signal.SIGKILL)
 
     def ended(self) -> tuple[int, str]:
         _, errors = self.process.communicate(timeout=LONG)
@@ -289,9 +291,10 @@ def test_an_error_of_a_fork_is_told_and_its_last_words_are_said(begin: Begin) ->
 def test_nobody_outlives_a_supervisor_that_is_killed(begin: Begin) -> None:
     supervisor = begin(FRESH)
     supervisor.told("alone"), supervisor.told("with")
-    forks = {state["pid"]: started_of(state["pid"] or 0) for state in process_states(supervisor.storage).values()}
+    forks = {pid: started_of(pid) for pid in map(supervisor.pid_of, ("alone", "with"))}
+    assert all(forks.values())
     supervisor.process.kill()
-    until(lambda: not [pid for pid, started in forks.items() if started_of(pid or 0) == started], LONG)
+    until(lambda: not [pid for pid, started in forks.items() if started_of(pid) == started], LONG)
 
 
 def test_where_it_ends_already_for_the_configuration_the_first_signal_is_the_first(begin: Begin) -> None:
