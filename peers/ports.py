@@ -1,13 +1,18 @@
-"""Free ports, taken below the range that the system gives to outgoing connections, so that nobody takes one between two
-lines of a test.
+"""Free ports, taken below the range that the system gives to outgoing connections, and by each process of tests from a
+part of its own, so that nobody takes one between two lines of a test.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
 LOWEST, HIGHEST = 12_000, 32_000  # net.ipv4.ip_local_port_range begins at 32,768
+
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PART = (HIGHEST - LOWEST) // _PROCESSES
+_FIRST = LOWEST + _PART * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES)
 
 _given: set[int] = set()
 """Those of this process's programs, which may not listen on them yet."""
@@ -16,7 +21,7 @@ _given: set[int] = set()
 def free_port(host: str = "127.0.0.1") -> int:
     """A port on which no program listens now. Each call gives a different one."""
     for _ in range(1000):
-        port = random.randint(LOWEST, HIGHEST)
+        port = random.randrange(_FIRST, _FIRST + _PART)
         if port in _given:
             continue
         with socket.socket() as probe:
@@ -26,7 +31,7 @@ def free_port(host: str = "127.0.0.1") -> int:
                 continue
         _given.add(port)
         return port
-    raise RuntimeError(f"no free port on {host} between {LOWEST} and {HIGHEST}")
+    raise RuntimeError(f"no free port on {host} between {_FIRST} and {_FIRST + _PART}")
 
 
 def is_open(port: int, host: str = "127.0.0.1") -> bool:

@@ -99,7 +99,8 @@ class Service(Process):
             health = self.http.get("/api/health").json()
         except (httpx.TransportError, ValueError):
             return False
-        return all(health["dependencies"].get(name, {}).get("ok") for name in ("receiver", "prefect", "worker"))
+        told = health.get("dependencies", {})  # another program may answer at its port
+        return all(told.get(name, {}).get("ok") for name in ("receiver", "prefect", "worker"))
 
     def stop(self, seconds: float = LONG) -> None:
         super().stop(seconds)
