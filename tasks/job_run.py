@@ -210,7 +210,7 @@ class JobRun(JobProgress):
             )
         if self.form.has_envelopes:
             self.envelopes = Envelopes(self._password, recipients_of(self.settings.disc.recipients))
-        elif not self.report.disc_ids and not (self.report.publisher and not self.publisher.needs_image):
+        elif not self.report.disc_ids and (not self.report.publisher or self.publisher.needs_image):
             bundle_viewer(self.settings.viewer, self.settings.storage.viewer_hashes)
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))

@@ -54,8 +54,9 @@ SILENT_MACHINE = {
     "tcp_keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""By what PostgreSQL, and libpq by nearly the same names, notice within a minute that the other machine is gone without
-a word. The system's own defaults take two hours, in which an answer is waited for, or WRITER_LOCK is held by nobody.
+"""PostgreSQL's settings by which it notices within a minute that a client's machine has vanished; libpq has nearly the
+same ones for the other direction. With the system's defaults that takes two hours. Until then a client waits for an
+answer, or PostgreSQL keeps WRITER_LOCK for a client that is gone.
 """
 NOT_ALLOWED = "42501"  # PostgreSQL's insufficient_privilege
 WRITER_LOCK = 0x6D6B69736F  # "mkiso", among the advisory locks of a PostgreSQL database

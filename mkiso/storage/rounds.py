@@ -25,7 +25,7 @@ REST_SECONDS = 86_400
 
 
 class Awake(NamedTuple):
-    """For how long this machine has run, by the clock that nobody sets, and since which start."""
+    """How long this machine has run, by a clock that nobody can set, and which start of it that counts from."""
 
     seconds: float
     start: str
