@@ -35,9 +35,10 @@ class Reread:
         """Raises ProofFailed where a disc left the shelf: a memory or a disk may be at fault."""
         if self.taken_off:
             raise ProofFailed(
-                f"{self.taken_off} of {count_words(self.discs, 'disc')} on the shelf {'was' if self.taken_off == 1 else 'were'} "
-                "not what was proved. What is wrong was taken off with the rest of its set, and is made again at the next "
-                "question. Check the memory and the disk of the disc store."
+                f"{self.taken_off} of {count_words(self.discs, 'disc')} on the shelf "
+                f"{'was' if self.taken_off == 1 else 'were'} not what was proved. What is wrong was taken off with the "
+                "rest of its set, and is made again at the next question. Check the memory and the disk of the disc "
+                "store."
             )
 
 
