@@ -271,6 +271,12 @@ def _prefect(site: Site) -> str:
 def _worker(site: Site) -> str:
     if words := site.ask_prefect(lambda prefect: prefect.why_jobs_wait()):
         raise OrchestratorUnavailable(words)
+    if silent := site.ask_prefect(lambda prefect: prefect.silent_workers()):
+        pool = site.settings.prefect.work_pool
+        raise Unwell(
+            f"Nothing is heard of {' and '.join(silent)}; other machines take jobs. Start `mkiso worker` there. If the "
+            f"machine is gone for good, delete its worker in Prefect: Work Pools, {pool}, Workers."
+        )
     return "takes jobs"
 
 

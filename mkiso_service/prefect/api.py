@@ -80,6 +80,10 @@ class PrefectApi:
         """The answer's JSON. Raises httpx.HTTPError, ValueError where the answer isn't JSON."""
         return (await self._send("POST", path, body)).json()
 
+    async def delete(self, path: str) -> None:
+        """Raises httpx.HTTPError."""
+        await self._send("DELETE", path, None)
+
     async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         """Ask until the server isn't busy: who calls gives it a time. Where a connection was lost ask anew: what we
         post does the same twice as once (a run has its key).

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, Self
-from urllib.parse import quote
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
@@ -23,6 +22,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, PrintUncertain, QueueFull
 from mkiso.storage.report import find_report
 from mkiso.study.question import Question
+from mkiso_service.prefect import workers
 from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.environment import INBOX, REQUEST_ID_LABEL, api_url, not_taken
 from mkiso_service.prefect.schedules import why_schedules_rest
@@ -126,6 +126,9 @@ class Orchestrator(Protocol):
 
     async def why_jobs_wait(self) -> str:
         """Why nobody works at jobs, in words; empty where a worker does. Raises OrchestratorUnavailable."""
+
+    async def silent_workers(self) -> list[str]:
+        """Workers of which nothing is heard, though nobody has stopped them. Raises OrchestratorUnavailable."""
 
     async def why_schedules_rest(self) -> str:
         """Why the archive's nights or housekeeping don't come, in words; empty where they do. Raises
@@ -300,23 +303,14 @@ class PrefectOrchestrator:
             return await self._queued()
 
     async def why_jobs_wait(self) -> str:
-        name = self._settings.prefect.work_pool
         async with self._prefect(
             not_found=lambda: OrchestratorUnavailable("Prefect has no work pool of mkiso yet: start a worker.")
         ):
-            pool = await self._api.get(address := f"/work_pools/{quote(name, safe='')}")
-            queues = await self._api.post(f"{address}/queues/filter", {})
-        paused = [queue["name"] for queue in queues if queue["is_paused"]]
-        closed = [queue["name"] for queue in queues if queue["concurrency_limit"] == 0]
-        if pool["is_paused"]:
-            return f"The work pool {name} is paused in Prefect: jobs wait until somebody resumes it there."
-        if pool["concurrency_limit"] == 0:
-            return f"The work pool {name} has a limit of 0 in Prefect: jobs wait until somebody changes it there."
-        if paused:
-            return f"Paused in Prefect: {', '.join(paused)}. Jobs of such a work queue wait until somebody resumes it."
-        if closed:
-            return f"With a limit of 0 in Prefect: {', '.join(closed)}. Jobs of such a queue wait until it has another."
-        return "" if pool["status"] == "READY" else "No worker takes jobs: they wait until one is started."
+            return await workers.why_jobs_wait(self._api, self._settings)
+
+    async def silent_workers(self) -> list[str]:
+        async with self._prefect():
+            return await workers.silent_workers(self._api, self._settings)
 
     async def why_schedules_rest(self) -> str:
         async with self._prefect():

@@ -23,6 +23,7 @@ from mkiso.errors import PrintUncertain
 from mkiso.publishers.orderbook import OrderBook, orders_of
 from mkiso.publishers.protocol import pages_of
 from mkiso.study.selection import Selection, selection_of
+from mkiso_service.prefect.workers import machine_of
 from mkiso_service.worker.infrastructure import Infrastructure
 
 Verdict = Literal["alive", "cancelled", "cancelled, ordered", "crashed", "ordered", "fetch again", "move"]
@@ -94,18 +95,6 @@ def look(before: Mapping[str, Heartbeat], workers: Iterable[Worker], hosts: Coll
         else Heartbeat(time)
         for host, time in newest.items()
     }
-
-
-def worker_name(settings: Settings) -> str:
-    """The name in the Prefect UI, unique among all machines: one AE title is one receiver, and a machine stays the same
-    worker across restarts.
-    """
-    return f"{settings.receiver.ae_title} on {socket.gethostname()}"
-
-
-def machine_of(name: str) -> str:
-    """The machine of a worker of this name."""
-    return name.rpartition(" on ")[2]
 
 
 def verdict(run: FlowRun, view: View, *, lives: bool, ordered: bool) -> Verdict:

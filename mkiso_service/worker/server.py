@@ -6,12 +6,14 @@ import asyncio
 import logging
 import sys
 import time
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 
 import anyio
+import httpx
 from prefect.client.orchestration import get_client
 
 from mkiso.config.settings import Settings
@@ -19,12 +21,14 @@ from mkiso.housekeeping import sweep
 from mkiso.languages import language
 from mkiso.pictures.process import bare_environment
 from mkiso_service.ending import jobs_grace_seconds, on_signals
+from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.environment import api_url
+from mkiso_service.prefect.workers import leave, worker_name
 from mkiso_service.worker.deploy import end_stranded, ensure_deployments, is_missing
 from mkiso_service.worker.deployments import deployments
 from mkiso_service.worker.executor import FlowRunExecution, warm_context
 from mkiso_service.worker.inboxes import LOOK_SECONDS, InboxWatch
-from mkiso_service.worker.orphans import Orphans, worker_name
+from mkiso_service.worker.orphans import Orphans
 from mkiso_service.worker.worker import WarmWorker
 from tasks.cleaning import standings
 
@@ -95,6 +99,15 @@ async def _serve(settings: Settings, execution: FlowRunExecution, stop: asyncio.
         await stop.wait()
         await worker.finish_or_end_runs(settings.server.shutdown_grace_seconds)
         services.cancel_scope.cancel()
+    await _leave(settings)
+
+
+async def _leave(settings: Settings) -> None:
+    """A worker that was stopped isn't missed; where Prefect doesn't answer just then, it is until it starts again."""
+    password = settings.prefect.api_auth_string.get_secret_value()
+    with suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(ANSWER_SECONDS), PrefectApi.connected(api_url(settings.prefect), password) as api:
+            await leave(api, settings)
 
 
 async def _sweep_regularly(settings: Settings, worker: WarmWorker) -> None:

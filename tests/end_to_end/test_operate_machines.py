@@ -211,6 +211,8 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
             workers[1],
             seconds=5 * LONG,
         )
+        found = http.get("/api/health").json()
+        assert found["degraded"] == ["worker"] and "MKISO0 on " in found["dependencies"]["worker"]["detail"], found
         ended = runs()
         assert Counter(run["state_type"] for run in ended) == {"COMPLETED": JOBS}, [run["state"] for run in ended]
         hosts = {run["id"]: run["infrastructure_pid"].partition("/")[0] for run in ended}

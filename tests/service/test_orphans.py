@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.publishers.orderbook import OrderBook
+from mkiso_service.prefect.workers import machine_of, worker_name
 from mkiso_service.worker.infrastructure import Infrastructure, worker_label
 from mkiso_service.worker.orphans import (
     START_LOOKS,
@@ -24,10 +25,8 @@ from mkiso_service.worker.orphans import (
     View,
     has_ordered,
     look,
-    machine_of,
     state_of,
     verdict,
-    worker_name,
 )
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

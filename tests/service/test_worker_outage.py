@@ -110,6 +110,7 @@ def test_a_worker_outlasts_a_prefect_server_without_its_database(tmp_path: Path)
             run = asked(prefect, "POST", f"/deployments/{download}/create_flow_run", A_DISC)["id"]
             until(lambda: asked(prefect, "GET", f"/flow_runs/{run}")["state_type"] == "FAILED", told=worker.log)
         told = worker.log()
+        assert asked(prefect, "POST", "/work_pools/mkiso/workers/filter", {}) == []  # it was stopped: nobody misses it
     assert told.count("Prefect can't be asked") <= 4, told  # said once for each of two loops, and each outage
     assert "Traceback" not in told
 

@@ -107,6 +107,10 @@ class Desk:
         self._up()
         return ""
 
+    async def silent_workers(self) -> list[str]:
+        self._up()
+        return []
+
     async def why_schedules_rest(self) -> str:
         self._up()
         return ""
