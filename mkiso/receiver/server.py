@@ -19,7 +19,8 @@ from mkiso.errors import ConfigurationError
 from mkiso.network.pdu import Connection
 from mkiso.network.tls import acceptor_context
 from mkiso.receiver.admission import Admission, Place
-from mkiso.receiver.expectations import Expectations, ExpectationServer
+from mkiso.receiver.expectation_server import ExpectationServer
+from mkiso.receiver.expectations import Expectations
 from mkiso.receiver.inbox import InboxSpool
 from mkiso.receiver.negotiation import receiver_offer
 from mkiso.receiver.pushed import folder_of

@@ -14,7 +14,8 @@ from pydicom import dcmread
 from mkiso.dataset.part10 import file_head
 from mkiso.receiver import admission
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
-from mkiso.receiver.expectations import NOBODY, Expectations, Expected, expected_of
+from mkiso.receiver.expectation_server import expected_of
+from mkiso.receiver.expectations import NOBODY, Expectations, Expected
 from mkiso.unix_address import unix_address
 from peers.patience import LONG
 
