@@ -84,6 +84,7 @@ def judged(found: list[Instance], folder: Path) -> list[str]:
     (folder / "DICOMDIR").write_bytes(content)
     with warnings.catch_warnings(), pydicom.config.strict_reading():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # pydicom's FileSet leaves its folder to the collector
         directory = dcmread(folder / "DICOMDIR")
         records = list(directory.DirectoryRecordSequence)
         wrong = list(texts_within_bounds(directory))
@@ -96,6 +97,7 @@ def judged(found: list[Instance], folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.filterwarnings("ignore:Unknown encoding", "ignore:Value 'ISO_IR 192' for Specific Character Set")
 def test_records_of_dirty_data_are_valid(tmp_path: Path, kind: str) -> None:
     dirty = [sample for sample in samples(kind) if not sample.name.endswith(UNMENDABLE)]
     files = [write(sample, number, tmp_path) for number, sample in enumerate(dirty, 1)]

@@ -465,6 +465,20 @@ def test_what_somebody_has_paused_in_prefect_is_named(api_url: str) -> None:
     asyncio.run(scenario())
 
 
+def test_a_worker_that_is_silent_is_missed_unless_its_machine_has_another(api_url: str) -> None:
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            for name, seconds in (("OLD on a", 1), ("NEW on a", 1000), ("LOST on b", 1)):
+                beat = {"name": name, "heartbeat_interval_seconds": seconds}
+                answer = await here.client.request("POST", "/work_pools/mkiso/workers/heartbeat", json=beat)
+                answer.raise_for_status()
+            while (silent := await here.silent_workers()) == []:
+                await asyncio.sleep(0.1)
+            assert silent == ["LOST on b"]
+
+    asyncio.run(scenario())
+
+
 def test_a_deployment_that_is_missing_is_said(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.DEPLOYMENTS, "download", "make_disc/elsewhere")
 
