@@ -469,9 +469,7 @@ def test_a_worker_that_is_silent_is_missed_unless_its_machine_has_another(api_ur
     async def scenario() -> None:
         async with desk(api_url) as here:
             for name, seconds in (("OLD on a", 1), ("NEW on a", 1000), ("LOST on b", 1)):
-                beat = {"name": name, "heartbeat_interval_seconds": seconds}
-                answer = await here.client.request("POST", "/work_pools/mkiso/workers/heartbeat", json=beat)
-                answer.raise_for_status()
+                await here.client.send_worker_heartbeat("mkiso", name, seconds)
             while (silent := await here.silent_workers()) == []:
                 await asyncio.sleep(0.1)
             assert silent == ["LOST on b"]
