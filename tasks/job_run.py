@@ -32,7 +32,7 @@ from mkiso.storage.handover import hand_over
 from mkiso.storage.job import Job, JobKind
 from mkiso.storage.progress import JobProgress, words_of_discs
 from mkiso.storage.report import JobReport, failure_of, stopped
-from mkiso.storage.room import require_room
+from mkiso.storage.room import is_short_of, require_room
 from mkiso.storage.shelf import Manifest
 from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.models import Arrival
@@ -135,6 +135,8 @@ class JobRun(JobProgress):
             self.job.discard()
         elif isinstance(failure, StorageFull):
             self.job.drop_made()
+            if is_short_of(self.settings.storage, 0):  # beside what it retrieved nobody else's disc could be made
+                self.job.discard()
         try:
             self.write(self.report.failed(failure))
         except OSError as full:

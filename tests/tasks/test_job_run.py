@@ -22,6 +22,7 @@ from mkiso.config.file import load
 from mkiso.errors import ConfigurationError, PacsUnreachable
 from mkiso.storage.handover import claimed, new_claim, seal_of
 from mkiso.storage.report import LOOK_FIRST, read_report
+from mkiso.storage.room import require_room
 from peers.small_disk import fill, small_disk
 from tasks.job_run import JobRun
 
@@ -99,6 +100,22 @@ def test_a_job_that_filled_the_disk_makes_room_and_keeps_what_a_retry_needs(
     assert read_report(run.settings.storage, JOB).error["code"] == "storage_full"
     left = {str(file.relative_to(run.job.folder)) for file in run.job.folder.rglob("*") if file.is_file()}
     assert left - {"fault.txt"} == {"job.json", "arrivals-1.2.jsonl", "instances/1.2.3"}
+
+
+def test_a_job_whose_images_leave_no_room_for_others_keeps_nothing(
+    begun: Callable[[str], JobRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one study that is too large would keep everybody from discs for `storage.keep_failed_hours`."""
+    settings = load()
+    storage = settings.storage.model_copy(update={"min_free_gib": 0.0005})  # half of the disk
+    monkeypatch.setattr(job_run, "in_force", lambda: settings.model_copy(update={"storage": storage}))
+    run = begun("download")
+    (run.job.instances_dir / "1.2.3").write_bytes(bytes(700_000))
+    with run:
+        raise FULL
+    assert read_report(storage, JOB).error["code"] == "storage_full"
+    assert not run.job.folder.exists()
+    require_room(storage)
 
 
 def test_a_job_ends_in_words_though_what_it_made_cant_be_removed(begun: Callable[[str], JobRun]) -> None:
