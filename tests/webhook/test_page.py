@@ -505,6 +505,17 @@ def test_numbers_that_are_looked_up_as_one_are_told_of(browser: Chromium, tmp_pa
             assert str(clerk.reads("#problem")).endswith(hint) == told
 
 
+def test_a_scan_takes_the_place_of_a_number_that_nobody_knows(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with with_pacs(settings, tmp_path / "pacs", "134") as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.scans("999")
+        browser.until("document.getElementById('numbers').value === '999'")  # to be corrected
+        clerk.scans("134")
+        clerk.sees()
+
+
 @pytest.mark.parametrize(
     "pasted", ["134\t77", "134\n77\n", "\t134\t77\t", "134, 77", "134\t\n 77\t134\r\n", "77\t134,77"]
 )

@@ -32,7 +32,10 @@ async function look(question, birthDate, again = null) {
   say("");
   $("problem").textContent = error ? [advice("preview", error), mayBeSeveral(question, error)].filter(Boolean).join(" ") : "";
   if (error) {
-    if (!field.value) field.value = question.numbers.join(question.numbers.includes("") ? "," : "\n"); // as it was typed
+    if (!field.value) {
+      field.value = question.numbers.join(question.numbers.includes("") ? "," : "\n"); // as it was typed
+      field.select(); // the next scan takes its place
+    }
     return;
   }
   whose = { ...body, question, birthDate, again };
