@@ -405,6 +405,16 @@ def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_pa
         assert browser.run("document.activeElement.id") == "numbers"
 
 
+def test_a_disc_that_was_ready_before_its_cancel_is_not_told_as_cancelled(browser: Chromium, tmp_path: Path) -> None:
+    with with_running_job(browser, tmp_path) as (clerk, desk):
+        browser.run("document.querySelector('#jobs .cancel').click()")
+        (job_id,) = desk.standings
+        desk.standings[job_id] = Scripts(settings_in(tmp_path).storage).done(job_id, desk.asked[0])
+        clerk.until_reads("#jobs .state", "Ready")
+        browser.run("document.querySelector('#sure [value=yes]').click()")
+        clerk.until_reads("#announce.told", "C1: The disc file is ready, and no image is missing.")
+
+
 def test_the_keyboard_goes_on_from_a_disc_whose_button_is_gone(browser: Chromium, tmp_path: Path) -> None:
     with with_running_job(browser, tmp_path) as (clerk, desk):
         browser.run("document.querySelector('#jobs .cancel').focus()")

@@ -226,8 +226,9 @@ function add(id) {
   item.querySelector(".cancel").addEventListener("click", async () => {
     const job = current();
     if (!await sure(gettext("Cancel the disc of %(numbers)s?", { numbers: numbers(job) }))) return;
-    const { error } = await call(`/api/iso/jobs/${id}/cancel`, { method: "POST" });
-    say(error ? advice("cancel", error) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }), Boolean(error));
+    const { body, error } = await call(`/api/iso/jobs/${id}/cancel`, { method: "POST" });
+    const isLate = !error && ended(body) && !isCancelled(body); // it had ended before
+    say(error ? advice("cancel", error) : isLate ? of(numbers(body), sentence(body)) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }), Boolean(error) || isLate);
     await refresh();
     const at = document.activeElement; // somebody may be at the next number by now
     if (!at || at === document.body || !at.getClientRects().length) stay(id);
