@@ -148,7 +148,18 @@ def file_of(environment: Mapping[str, str]) -> tuple[Path, bool]:
     if named := environment.get("MKISO_CONFIG", ""):
         return Path(named), True
     here = Path("config.yaml")
-    return (INSTALLED, True) if not os.path.lexists(here) and os.path.lexists(INSTALLED) else (here, False)
+    return (INSTALLED, True) if not os.path.lexists(here) and _may_be_there(INSTALLED) else (here, False)
+
+
+def _may_be_there(file: Path) -> bool:
+    """Whether a file is there; also where this user may not look into its folder, who hears that when it is read."""
+    try:
+        file.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def named_in(environment: Mapping[str, str]) -> str:

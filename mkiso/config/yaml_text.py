@@ -92,7 +92,8 @@ def _unreadable(error: yaml.MarkedYAMLError) -> str:
     """Where YAML can't be read, and what to do; never the line itself, which may hold a secret."""
     problem = str(error.problem)
     words = next((words for said, words in _BROKEN_YAML.items() if said in problem), "it is no YAML there")
-    begins = error.context_mark if "stream" in problem else None  # the end of the file says nothing
+    # The end of the file says nothing, nor does the line after a key without its colon.
+    begins = error.context_mark if "stream" in problem or "expected ':'" in problem else None
     mark = begins or error.problem_mark
     return f"line {mark.line + 1}: {words}" if mark else words
 
@@ -106,7 +107,8 @@ def read_yaml(file: Path, *, must_exist: bool) -> Read:
             raise ConfigurationError(f"The configuration file {file} doesn't exist.") from None
         return Read({}, [], {})
     except OSError as error:
-        raise ConfigurationError(f"The configuration file {file} can't be read: {error.strerror}.") from None
+        way = _AS_MKISO if isinstance(error, PermissionError) else ""
+        raise ConfigurationError(f"The configuration file {file} can't be read: {error.strerror}.{way}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(
             f"The configuration file {file} can't be read: it isn't UTF-8. Save it as UTF-8."
@@ -129,6 +131,7 @@ def read_yaml(file: Path, *, must_exist: bool) -> Read:
     return Read({section: {} if content is None else content for section, content in values.items()}, twice, places)
 
 
+_AS_MKISO = " Run this as the user that mkiso runs as (runuser -u mkiso -- …), or let this user read it."
 _BROKEN_YAML = {
     "found character '\\t'": "a tab begins it: indent with spaces",
     "that cannot start any token": "no text can begin with such a character: put it in quotes",
@@ -137,8 +140,10 @@ _BROKEN_YAML = {
     "expected <block end>": "it doesn't begin below the line that it belongs to: check the spaces before it",
     "expected the node content": "something is missing there, or a text needs quotes",
     "unexpected end of stream": "a quote isn't closed",
-    "mapping values are not allowed": "a second colon: put the text in quotes, or check the spaces before it",
-    "could not find expected ':'": "a key without its colon",
+    "mapping values are not allowed": (
+        "a second colon: put the text in quotes, or check the spaces before it and after the colon above"
+    ),
+    "could not find expected ':'": "a key without its colon, or without the space after it",
     "expected '<document start>'": "something stands there that belongs to no key",
     "another document": "a second document begins (---): a configuration is one",
     "undefined alias": "a text that begins with * needs quotes",

@@ -31,7 +31,7 @@ MISUSED = 2
 @click.option(
     "-c",
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),  # what can't be read is told with what to do
     help="The configuration file. Default: MKISO_CONFIG, then ./config.yaml, then /etc/mkiso/config.yaml.",
 )
 def cli(config: Path | None) -> None:

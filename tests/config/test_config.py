@@ -4,6 +4,7 @@ models.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -601,6 +602,11 @@ def test_no_message_about_any_key_is_in_another_s_words(tmp_path: Path, begins: 
         ("disc:\n  contact: 'Dr. O'Neill'\n", "line 2: a quote ends before its text"),
         ("pacs: {host: @x}", "line 1: no text can begin with such a character: put it in quotes"),
         ("disc:\n  contact: a: b", "line 2: a second colon: put the text in quotes"),
+        ("pacs:\n  port:104\n  host: x\n", "or check the spaces before it and after the colon above"),
+        (
+            "pacs:\n  host: x\n  port:104\n\ndisc: {}\n",
+            "line 3: a key without its colon, or without the space after it",
+        ),
         ("just text", "not a text alone"),
         ("pacs: {host: *a}", "line 1: a text that begins with * needs quotes"),
         ("pacs: {host: !a b}", "line 1: a text that begins with ! needs quotes"),
@@ -664,3 +670,25 @@ def test_the_services_own_file_counts_where_there_is_no_other(tmp_path: Path, mo
     Path("config.yaml").write_text("server: {port: 8091}\n")
     assert load(environment={}).server.port == 8091
     assert config_file.file_of({"MKISO_CONFIG": "other.yaml"}) == (Path("other.yaml"), True)
+
+
+@pytest.mark.parametrize("closed", ["etc", "etc/config.yaml"])
+def test_a_user_who_may_not_read_the_services_own_file_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """By the defaults, `mkiso doctor` would tell of a PACS and a robot that nobody has."""
+    installed = tmp_path / "etc" / "config.yaml"
+    monkeypatch.setattr(config_file, "INSTALLED", installed)
+    monkeypatch.chdir(tmp_path)
+    installed.parent.mkdir()
+    installed.write_text("server: {port: 8090}\n")
+    (tmp_path / closed).chmod(0)
+    before = os.geteuid()
+    if not before:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(ConfigurationError, match=r"Permission denied\. Run this as the user that mkiso runs as"):
+            load(environment={})
+    finally:
+        os.seteuid(before)
+        (tmp_path / closed).chmod(0o700)
