@@ -91,10 +91,10 @@ def parse_accession_numbers(text: str | Sequence[str], limit: int) -> tuple[str,
 
 
 def _invalid(accession_number: str, what: str) -> InvalidAccessionNumber:
-    printable = "".join(
-        character if character.isprintable() else "�" for character in accession_number[: 2 * SH_MAX_CHARACTERS]
-    )
-    return InvalidAccessionNumber(f"The accession number '{printable}' {what}")
+    most = 2 * SH_MAX_CHARACTERS
+    printable = "".join(character if character.isprintable() else "�" for character in accession_number[:most])
+    rest = "…" if len(accession_number) > most else ""
+    return InvalidAccessionNumber(f"The accession number '{printable}{rest}' {what}")
 
 
 def _shown(character: str) -> str:

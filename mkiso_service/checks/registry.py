@@ -80,7 +80,7 @@ def _disk(site: Site) -> str:
         if not site.inside:
             keys = " and ".join(words.split(" ")[0] for words in wrong)
             raise Unwell(f"{keys} can't be used: `mkiso doctor` says why.")
-        raise Unwell(f"{'. '.join(wrong)}. The user that mkiso runs as must be able to write there.")
+        raise Unwell(f"{'. '.join(wrong)}.")
     if newer := list(newer_data(site.settings.storage)):
         raise Unwell(f"{'. '.join(newer)}." if site.inside else "A newer mkiso wrote there: `mkiso doctor` says more.")
     if not folder.exists():  # and isn't made: whoever asks may be another user than mkiso

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mkiso.sources.protocol import Source
 
 PIECE_BYTES = 1 << 22
-DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
 AS_TYPED = "YYYY-MM-DD"
 SETTLED = {
     "planned": "is planned.",
@@ -33,27 +32,32 @@ SETTLED = {
 }
 
 
+def _date(given: str) -> date:
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is no date: write it as 2026-01-31.") from None
+
+
 @click.group(invoke_without_command=True)
 @click.option(
     "--from",
     "date_from",
-    type=DATE,
+    type=_date,
     metavar=AS_TYPED,
     help="The first StudyDate to archive; without --to, the only one.",
 )
-@click.option("--to", "date_to", type=DATE, metavar=AS_TYPED, help="The last StudyDate to archive.")
+@click.option("--to", "date_to", type=_date, metavar=AS_TYPED, help="The last StudyDate to archive.")
 @click.option("--dry-run", is_flag=True, help="Report what would be archived, and archive nothing.")
 @click.option("--no-wait", is_flag=True, help="Start the run and don't wait for its end.")
 @click.pass_context
-def archive(
-    context: click.Context, date_from: datetime | None, date_to: datetime | None, dry_run: bool, no_wait: bool
-) -> int:
+def archive(context: click.Context, date_from: date | None, date_to: date | None, dry_run: bool, no_wait: bool) -> int:
     """Archive the studies of any dates now, with --from and --to. The commands below read or change the ledger."""
     if context.invoked_subcommand is not None:
         return 0
     if date_from is None:
         raise click.UsageError("Name the dates: --from D, and --to D for more than one day.")
-    first, last = date_from.date(), (date_to or date_from).date()
+    first, last = date_from, date_to or date_from
     if last < first:
         raise click.BadParameter("the last date is before the first", param_hint="--to")
     return _start(first, last, dry_run=dry_run, wait=not no_wait)

@@ -79,6 +79,13 @@ def test_ctrl_c_during_the_imports_of_a_command_shows_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (1, "Stopped.\n")
 
 
+@pytest.mark.parametrize("given", ["05/06/2003", "2003-02-30", "200305"])
+def test_a_date_that_is_none_is_told_with_how_to_write_it(given: str) -> None:
+    ended = CliRunner().invoke(cli, ["archive", "--from", given])
+    assert ended.exit_code == 2
+    assert f"'{given}' is no date: write it as 2026-01-31." in ended.output
+
+
 def as_typed(*arguments: str, cwd: Path, **environment: str) -> list[str]:
     """The shell's line of a command in this folder."""
     given = [f"{name}={value}" for name, value in environment.items()]

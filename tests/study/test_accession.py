@@ -56,7 +56,8 @@ def test_spaces_around_mean_nothing() -> None:
         ("\u0e01\u0e02", "U+0E01"),
         ("\u0410123", "U+0410"),  # Cyrillic А looks like A
         ("\uff21\uff11", "plain letter"),
-        ("12345678901234567", "17 characters"),
+        ("12345678901234567", "'12345678901234567' has 17 characters"),
+        ("A" * 40, f"'{'A' * 32}…' has 40 characters"),
         ("..", "neither a letter nor a digit"),
         ("-/-", "neither a letter nor a digit"),
     ],
