@@ -148,10 +148,10 @@ def file_of(environment: Mapping[str, str]) -> tuple[Path, bool]:
     if named := environment.get("MKISO_CONFIG", ""):
         return Path(named), True
     here = Path("config.yaml")
-    return (INSTALLED, True) if not os.path.lexists(here) and _may_be_there(INSTALLED) else (here, False)
+    return (INSTALLED, True) if not os.path.lexists(here) and may_be_there(INSTALLED) else (here, False)
 
 
-def _may_be_there(file: Path) -> bool:
+def may_be_there(file: Path) -> bool:
     """Whether a file is there; also where this user may not look into its folder, who hears that when it is read."""
     try:
         file.lstat()

@@ -331,20 +331,24 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     """Write the units, and say what to do next. Ports and folders come from the configuration: install again when
     they change.
     """
-    from mkiso.config.file import INSTALLED, load
+    from mkiso.config.file import INSTALLED, load, may_be_there
     from mkiso_service.cli.init import key_file
     from mkiso_service.installation.units import DATA, SHAPES, defaults, files, unit_name
 
     config = Path(os.environ.get("MKISO_CONFIG") or INSTALLED).absolute()
-    settings = load(config) if config.is_file() else defaults()
+    settings = load(config) if may_be_there(config) else defaults()
     program = str(own) if (own := _program()).exists() else shutil.which("mkiso") or str(own)
     for path, text in files(settings, shape, config, program):
         if dry_run:
             click.echo(f"# {path}\n{text}")
             continue
         target = root / path.relative_to("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+        except OSError as error:
+            way = " Run this as root." if isinstance(error, PermissionError) else ""
+            raise click.ClickException(f"{target} can't be written: {error.strerror}.{way}") from None
         click.echo(f"wrote {target}")
     if dry_run:
         return

@@ -5,6 +5,7 @@ the program.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -115,6 +116,27 @@ def test_install_prints_or_writes(tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name("mkiso"))
     assert f"ExecStart={program} serve" in (tmp_path / "etc/systemd/system/mkiso.service").read_text(encoding="utf-8")
     assert f"runuser -u mkiso -- {program} " in told.output  # a Debian without sudo has it too
+
+
+def test_who_may_not_install_is_told_so() -> None:
+    with TemporaryDirectory() as folder:  # those around it are open
+        root, config = Path(folder), Path(folder) / "config.yaml"
+        config.write_text("publishers: {}\n")
+        config.chmod(0o644)
+        root.chmod(0o555)
+        before = os.geteuid()
+        for said in ("can't be written: Permission denied. Run this as root.", "config.yaml can't be read: Permission"):
+            if not before:
+                os.seteuid(65534)  # root may do everything
+            try:
+                told = CliRunner().invoke(
+                    cli, ["service", "install", "--root", folder], env={"MKISO_CONFIG": str(config)}
+                )
+            finally:
+                os.seteuid(before)
+            assert said in f"{told.output}{told.exception}", told
+            config.chmod(0)
+        root.chmod(0o700)
 
 
 def test_install_says_what_a_service_could_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
