@@ -40,6 +40,15 @@ def test_code_templates_and_scripts_are_read(said: Placed) -> None:
     assert {file.stem for file in FILES} == set(languages()) - {"en"}
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("config.example.yaml", r"language: en +# .*: (.*); a request"), ("docs/http.md", r"`disc\.language`: (.*) \(\[")],
+)
+def test_each_language_is_named_where_somebody_chooses(file: str, words: str) -> None:
+    [named] = re.findall(words, (ROOT / file).read_text(encoding="utf-8"))
+    assert re.split(", | or ", named) == list(languages())
+
+
 def test_pages_speak_of_discs_and_robots_in_plain_words(said: Placed) -> None:
     """A clerk has no use for what mkiso is made of. The id of a job stands below For the administrator."""
     jargon = re.compile(
