@@ -34,7 +34,7 @@ async function look(question, birthDate, again = null) {
   if (error) {
     if (!field.value) {
       field.value = question.numbers.join(question.numbers.includes("") ? "," : "\n"); // as it was typed
-      field.select(); // the next scan takes its place
+      if (question.numbers.length === 1) field.select(); // the next scan takes its place; of a list only one may be wrong
     }
     return;
   }
