@@ -1,5 +1,5 @@
 """How long ago something was, and what is counted before it has come, in words: its modalities alone tell images from
-reports.
+reports and other objects.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from collections.abc import Collection
 from mkiso.languages import SOURCE, Language, language
 
 REPORTS = frozenset({"SR", "DOC"})  # PS3.3 C.7.3.1.1.1
+OTHERS = frozenset(
+    {"AU", "ECG", "EEG", "EMG", "EOG", "EPS", "FID", "HD", "KO", "PR", "REG", "RESP", "RTPLAN", "RTRECORD", "RTSTRUCT"}
+)
+"""Modalities of which nothing is an image or a report."""
 
 
 def minutes_since(seconds: float) -> int:
@@ -31,11 +35,15 @@ def ago(minutes: int, spoken: Language) -> str:
 
 
 def counted(number: int, modalities: Collection[str], of: int | None = None, spoken: Language | None = None) -> str:
-    """Instances of these modalities: 412 images, 1 report, 3 of 413 images and reports. In English, or as `spoken`."""
+    """Instances of these modalities: 412 images, 1 report, 2 objects, 3 of 413 images and reports. In English, or as
+    `spoken`.
+    """
     spoken = spoken or language(SOURCE)
     total = number if of is None else of
-    reports = REPORTS & set(modalities)
-    if not reports:
+    reports, others = REPORTS & set(modalities), OTHERS & set(modalities)
+    if others and others | reports == set(modalities):
+        things = spoken.ngettext("%(number)s object", "%(number)s objects", total)
+    elif not reports:
         things = spoken.ngettext("%(number)s image", "%(number)s images", total)
     elif reports == set(modalities):
         things = spoken.ngettext("%(number)s report", "%(number)s reports", total)

@@ -1,9 +1,12 @@
+import json
+import re
 import time
 from collections.abc import Collection
+from importlib.resources import files
 
 import pytest
 
-from mkiso_service.counting import counted, minutes_since
+from mkiso_service.counting import OTHERS, REPORTS, counted, minutes_since
 
 
 @pytest.mark.parametrize(
@@ -17,10 +20,20 @@ from mkiso_service.counting import counted, minutes_since
         (1, ["CT", "SR"], None, "1 image or report"),  # of a study of which it was chosen
         (1, ["SR"], 2, "1 of 2 reports"),
         (0, [], 1, "0 of 1 image"),
+        (1, ["ECG"], None, "1 object"),
+        (2, ["PR", "SR"], None, "2 objects"),
+        (413, ["CT", "PR"], None, "413 images"),
     ],
 )
-def test_reports_are_called_reports(number: int, modalities: Collection[str], of: int | None, words: str) -> None:
+def test_only_images_are_called_images(number: int, modalities: Collection[str], of: int | None, words: str) -> None:
     assert counted(number, modalities, of) == words
+
+
+@pytest.mark.parametrize(("name", "modalities"), [("REPORTS", REPORTS), ("OTHERS", OTHERS)])
+def test_the_counter_page_knows_the_same_modalities(name: str, modalities: Collection[str]) -> None:
+    script = (files("mkiso_service.webhook") / "page" / "words.js").read_text()
+    assert (told := re.search(rf"^const {name} = (\[.*?\]);", script, re.MULTILINE))
+    assert set(json.loads(told[1])) == modalities
 
 
 @pytest.mark.parametrize(("minutes", "told"), [(3, 3), (0.5, 0), (-0.5, 0), (-90, 0)])

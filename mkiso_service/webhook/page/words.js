@@ -67,9 +67,12 @@ const UNPROVEN = ["counts_unknown", "completeness_not_proven", "source_down"];
 export function isProved(degraded) { return !degraded.some((lack) => UNPROVEN.includes(lack.split(":")[0])); }
 
 const REPORTS = ["SR", "DOC"]; // modalities (PS3.3 C.7.3.1.1.1); as mkiso_service/counting.py has it
+const OTHERS = ["AU", "ECG", "EEG", "EMG", "EOG", "EPS", "FID", "HD", "KO", "PR", "REG", "RESP", "RTPLAN", "RTRECORD", "RTSTRUCT"];
 
-export function counted(number, studies) { // 412 images, 1 report, 413 images and reports
+export function counted(number, studies) { // 412 images, 1 report, 2 objects, 413 images and reports
   const modalities = studies.flatMap((study) => study.modalities);
+  const imageless = modalities.length > 0 && modalities.every((modality) => REPORTS.includes(modality) || OTHERS.includes(modality));
+  if (imageless && modalities.some((modality) => OTHERS.includes(modality))) return ngettext("%(number)s object", "%(number)s objects", number);
   if (!modalities.some((modality) => REPORTS.includes(modality))) return ngettext("%(number)s image", "%(number)s images", number);
   if (modalities.every((modality) => REPORTS.includes(modality))) return ngettext("%(number)s report", "%(number)s reports", number);
   if (number === 1) return gettext("1 image or report");
