@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import NamedTuple
 
 from pydicom import Dataset
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 from pynetdicom.dsutils import decode, encode
 
 from mkiso.dataset.elements import IMPLICIT_LITTLE, elements, unpadded
@@ -194,11 +195,29 @@ def response(command: Command, identifier: bytes) -> Response:
 
 
 def encode_data_set(data_set: Dataset) -> bytes:
-    """A data set in Implicit VR Little Endian, the one syntax that we propose for it (PS3.5 10.1)."""
+    """A data set in Implicit VR Little Endian, the one syntax that we propose for it (PS3.5 10.1); text beyond ASCII in
+    a Specific Character Set that holds it, unless it names one itself. Else pydicom would write ? for each letter that
+    Latin-1 hasn't, and a PACS takes that for a wildcard: everybody would be found.
+    """
+    if "SpecificCharacterSet" not in data_set and (term := _character_set(data_set)):
+        named = Dataset()
+        named.update(data_set)
+        named.SpecificCharacterSet = term
+        data_set = named
     encoded = encode(data_set, is_implicit_vr=True, is_little_endian=True)
     if encoded is None:
         raise ValueError("the data set can't be encoded")
     return encoded
+
+
+def _character_set(data_set: Dataset) -> str:
+    """The defined term of what its text needs (PS3.3 C.12.1.1.2), empty for ASCII; Latin-1 where it is enough, which
+    more systems know.
+    """
+    text = "".join(str(each.value) for each in data_set.iterall() if each.VR in CUSTOMIZABLE_CHARSET_VR)
+    if text.isascii():
+        return ""
+    return "ISO_IR 192" if any(character > "\xff" for character in text) else "ISO_IR 100"
 
 
 def decode_data_set(encoded: bytes) -> Dataset:

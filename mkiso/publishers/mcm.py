@@ -231,7 +231,6 @@ def request_uid(order: Order) -> UID:
 def media_request(order: Order, settings: MediaCreation) -> Dataset:
     """The attributes of the N-CREATE (PS3.4 S.3.2.1.1): what is on the disc, and what stands on its label."""
     request = Dataset()
-    request.SpecificCharacterSet = "ISO_IR 192"
     request.LabelUsingInformationExtractedFromInstances = "NO"
     request.LabelText = "\r\n".join(
         f"{name}: {value}" for name, value in label_values(order, settings.label_fields).items() if value

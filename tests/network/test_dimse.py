@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence
@@ -82,6 +82,23 @@ def test_a_uid_is_read_with_and_without_sequences(undefined_length: bool) -> Non
     response = dimse.Response(1, 0xFF00, identifier=dimse.encode_data_set(identifier))
     assert response.uid(0x00080018) == "1.2.3"
     assert response.uid(0x0020000E) == ""
+
+
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\\^="), min_size=1, max_size=64))
+@example("Doe")
+@example("Müller")
+@example("สมชาย")
+def test_text_is_sent_as_what_it_is(name: str) -> None:
+    identifier, item = Dataset(), Dataset()
+    identifier.PatientName = item.PatientName = f"a{name}b"
+    identifier.ReferencedPatientSequence = Sequence([item])
+    encoded = dimse.encode_data_set(identifier)
+    told = dimse.decode_data_set(encoded)
+    assert told.PatientName == told.ReferencedPatientSequence[0].PatientName == f"a{name}b"
+    latin_1 = name.encode("latin-1", "ignore").decode("latin-1") == name
+    term = "" if name.isascii() else "ISO_IR 100" if latin_1 else "ISO_IR 192"
+    assert told.get("SpecificCharacterSet", "") == term
+    assert "SpecificCharacterSet" not in identifier
 
 
 def store_request() -> bytes:

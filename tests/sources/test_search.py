@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
 from mkiso.sources.search import Criteria, search
 from mkiso.study.text import readable_name
-from peers.corpus import PLAIN, THAI, make_study
+from peers.corpus import PLAIN, THAI, UMLAUT, UNICODE, make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
 from peers.scripted_pacs import ScriptedPacs
@@ -153,6 +154,25 @@ def test_studies_are_found_by_what_a_person_knows(settings_for: MakeSettings, pe
         PLAIN.birth_date,
         "20240229",
     )
+
+
+@pytest.mark.peer
+def test_a_name_beyond_ascii_finds_that_patient_alone(settings_for: MakeSettings, tmp_path: Path) -> None:
+    """Without a Specific Character Set each Thai letter was ?, and whose name is as long was found too."""
+    files = [
+        *(make_study(tmp_path / "1", "A1", patient=THAI, kinds={"ct": 1})),
+        *(make_study(tmp_path / "2", "A2", patient=UMLAUT, kinds={"ct": 1})),
+        *(make_study(tmp_path / "3", "A3", patient=UNICODE, kinds={"ct": 1})),
+        *(make_study(tmp_path / "4", "A4", patient=replace(PLAIN, name="Abcdefgh^Ijklmnop"), kinds={"ct": 1})),
+    ]
+    with Dcmqrscp(tmp_path / "dcmqrscp", files) as dcmqrscp, Orthanc(tmp_path / "orthanc") as orthanc:
+        orthanc.store(files)
+        for peer in (dcmqrscp, orthanc):
+            source = source_of(settings_for(peer))
+            for number, person in (("A1", THAI), ("A2", UMLAUT), ("A3", UNICODE)):
+                name = person.name.partition("^")[0]
+                found = search(source, Criteria(patient_name=name)).studies
+                assert [study.accession_number for study in found] == [number], (peer, name)
 
 
 @pytest.mark.peer
