@@ -6,7 +6,6 @@ Discs are made anew from the PACS, and Prefect's database is history; neither is
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -25,9 +24,17 @@ ABANDONED_SECONDS = 86_400
 
 def back_up(storage: Storage, archive: Archive, config: Path | None, target: Path) -> Path:
     """Copy into a new folder below `target`, mode 0700, which appears whole; that folder. Raises ConfigurationError
-    where it is there already, `target` isn't, there is nothing to copy, or a file can't be read or written;
-    LedgerDamaged, LedgerUnavailable.
+    where it is there already, `target` or a folder of the data isn't, there is nothing to copy, or something can't be
+    read or written; LedgerDamaged, LedgerUnavailable.
     """
+    try:
+        return _backed_up(storage, archive, config, target)
+    except OSError as error:
+        where, reason = error.filename or target, error.strerror or type(error).__name__
+        raise ConfigurationError(f"Nothing is backed up: {where}: {reason}.") from None
+
+
+def _backed_up(storage: Storage, archive: Archive, config: Path | None, target: Path) -> Path:
     if not (files := list(_files(storage, archive, config))):
         raise ConfigurationError(
             f"There is nothing to copy: {config or 'a configuration'} isn't there, and {storage.data_dir} has no "
@@ -38,25 +45,26 @@ def back_up(storage: Storage, archive: Archive, config: Path | None, target: Pat
             f"Nothing is backed up: the folder {target} isn't there. Make it on the disk that it is to lie on; if you "
             "have, that disk isn't mounted."
         )
+    for place in filter(None, (storage.data_dir, storage.shared_dir)):
+        if not place.exists():
+            raise ConfigurationError(
+                f"Nothing is backed up: {place}, which the configuration names, isn't there. Is its disk mounted?"
+            )
     if (number := format_file(storage.data_dir)).is_file():
         files.append((number, number.name))
     folder = target / f"mkiso-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     unfinished = target / f".{folder.name}"
     if folder.exists():
         raise ConfigurationError(f"{folder} is there already.")
+    for left in target.glob(".mkiso-*Z"):  # of a backup that was killed: it holds secrets, and nobody looks for it
+        if seconds_old(left) > ABANDONED_SECONDS:
+            shutil.rmtree(left)
+    unfinished.mkdir(mode=0o700)
     try:
-        for left in target.glob(".mkiso-*Z"):  # of a backup that was killed: it holds secrets, and nobody looks for it
-            if seconds_old(left) > ABANDONED_SECONDS:
-                shutil.rmtree(left)
-        unfinished.mkdir(mode=0o700)
-        try:
-            _fill(unfinished, files)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)  # what didn't become a backup holds secrets, too
-    except OSError as error:
-        where, reason = error.filename or folder, error.strerror or type(error).__name__
-        raise ConfigurationError(f"Nothing is backed up: {where}: {reason}.") from None
+        _fill(unfinished, files)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)  # what didn't become a backup holds secrets, too
     with suppress(OSError):  # a share may have no such thing
         sync_folder(target)
     return folder
@@ -78,14 +86,18 @@ def _copy(file: Path, copy: Path) -> None:
 
 
 def _files(storage: Storage, archive: Archive, config: Path | None) -> Iterator[tuple[Path, str]]:
-    """Each file and its name in the backup. A ledger in PostgreSQL is its administrator's to dump."""
+    """Each file and its name in the backup. A ledger in PostgreSQL is its administrator's to dump. Raises OSError where
+    nobody can say which there are.
+    """
     if config is not None and config.is_file():
         yield config, "config.yaml"
     ledger = storage.ledger_file
-    if not archive.ledger_url.get_secret_value() and os.path.lexists(ledger):
-        yield ledger, ledger.name
-    for book in storage.orders_dir.glob("*.json"):
-        yield book, f"orders/{book.name}"
+    if not archive.ledger_url.get_secret_value():
+        with suppress(FileNotFoundError):
+            ledger.lstat()
+            yield ledger, ledger.name
+    with suppress(FileNotFoundError):
+        yield from ((book, f"orders/{book.name}") for book in storage.orders_dir.iterdir() if book.suffix == ".json")
 
 
 def _copy_database(file: Path, copy: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -50,6 +51,8 @@ def begin_with(settings: Settings) -> None:
     takes settings, such as another database, from .env, prefect.toml and pyproject.toml there.
     """
     os.chdir("/")
+    # It is made by who may, and whose it shall be.
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
     os.environ.update(environment(settings))
     asyncio.BaseEventLoop.create_connection = connect_to_any  # type: ignore[method-assign, assignment]
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import StateType, WorkQueue
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Schedule
 from prefect.states import Crashed
 
 from mkiso.config.settings import Settings
-from mkiso.errors import ConfigurationError
-from mkiso_service.prefect.environment import ONE_AT_A_TIME, QUEUES, not_taken
+from mkiso.errors import ConfigurationError, OrchestratorUnavailable
+from mkiso_service.prefect.environment import ONE_AT_A_TIME, QUEUES, api_url, not_taken
 from mkiso_service.worker.deployments import Deployment, deployments, parameter_form
 from mkiso_service.worker.worker import WarmWorker
 
@@ -29,20 +30,23 @@ STRANDED = (
 
 async def ensure_deployments(settings: Settings) -> None:
     """Create or update the work pool, its queues and the deployments, as far as they aren't as they should be. Raises
-    ConfigurationError where Prefect doesn't take our password.
+    ConfigurationError where Prefect doesn't take our password, OrchestratorUnavailable where it doesn't answer.
     """
     pool = settings.prefect.work_pool
-    async with get_client() as client:
-        try:
+    try:
+        async with get_client() as client:
             await _ensure_pool(client, pool)
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code == 401:
-                raise ConfigurationError(not_taken(settings.prefect)) from None
-            raise
-        there = await _deployments_there(client, settings)
-        for wanted in deployments(settings.archive):
-            if wanted.name not in there or _facts(there[wanted.name]) != _wanted_facts(wanted, pool):
-                await _deploy(client, wanted, pool)
+            there = await _deployments_there(client, settings)
+            for wanted in deployments(settings.archive):
+                if wanted.name not in there or _facts(there[wanted.name]) != _wanted_facts(wanted, pool):
+                    await _deploy(client, wanted, pool)
+    except httpx.HTTPError as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
+            raise ConfigurationError(not_taken(settings.prefect)) from None
+        raise OrchestratorUnavailable(
+            f"Prefect's API at {api_url(settings.prefect)} can't be reached or doesn't answer "
+            f"({type(error).__name__}). Is `mkiso serve` running, or the server at prefect.api_url?"
+        ) from None
 
 
 async def is_missing(settings: Settings) -> bool:

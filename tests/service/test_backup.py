@@ -101,6 +101,26 @@ def test_a_backup_that_cant_be_made_leaves_nothing_and_says_why(
     assert f"Nothing is backed up: {backups}" in capsys.readouterr().err
 
 
+def test_what_cant_be_looked_into_or_is_away_is_no_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before, a backup without the ledger or the orders was taken for one."""
+    (tmp_path / "mkiso.yaml").write_text("storage: {data_dir: data}\n")
+    monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "mkiso.yaml"))
+    (backups := tmp_path / "backups").mkdir()
+    data = tmp_path / "data"
+    assert run(["service", "backup", str(backups)]) == 2
+    assert f"{data}, which the configuration names, isn't there" in capsys.readouterr().err
+    for loop in (data / "ledger.sqlite", data / "discs"):  # in a folder of these nobody can look
+        loop.parent.mkdir(exist_ok=True)
+        loop.symlink_to(loop)
+        monkeypatch.setattr(Storage, "ledger_file", property(lambda storage: storage.data_dir / "ledger.sqlite" / "x"))
+        assert run(["service", "backup", str(backups)]) == 2
+        assert f"Nothing is backed up: {loop}" in capsys.readouterr().err
+        loop.unlink()
+    assert list(backups.iterdir()) == []
+
+
 def test_a_folder_that_is_missing_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

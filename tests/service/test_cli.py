@@ -117,6 +117,27 @@ def test_a_full_disk_below_standard_output_is_one_sentence(tmp_path: Path, comma
     assert (done.returncode, done.stderr) == (1, "Standard output can't be written: No space left on device.\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("deploy", "Prefect's API at http://127.0.0.1:9/api can't be reached"),
+        ("archive --from 2024-01-01", "The archive can't be started"),
+        ("archive report", "The archive's ledger can't be used"),
+        ("burn A1 --url http://127.0.0.1:9", "There is no mkiso at http://127.0.0.1:9"),
+    ],
+)
+def test_what_a_command_needs_and_is_away_is_told_in_words(tmp_path: Path, command: str, told: str) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "prefect: {api_url: 'http://127.0.0.1:9/api', api_auth_string: 'mkiso:0123456789abcdef'}\n"
+        "storage: {data_dir: data}\n"
+        "archive: {enabled: true, ledger_url: 'postgresql+psycopg://mkiso:mkiso@127.0.0.1:9/mkiso'}\n"
+    )
+    line = as_typed(*command.split(), cwd=tmp_path, MKISO_CONFIG="config.yaml")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == 1 and told in done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
 def test_a_reader_that_went_away_is_told_of_nothing(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
