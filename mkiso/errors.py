@@ -246,12 +246,17 @@ class SeveralDiscs(PermanentError):
 
 
 class OtherSet(PermanentError):
-    """The disc that is asked for may be of another set than those that the asker has: together they may lack images."""
+    """The disc that is asked for may be of another set than those that the asker has, together with which it may lack
+    images; or its rest of another disc than the beginning that the asker has.
+    """
 
     code = "other_set"
     http_status = 409
-    meaning = "this disc belongs, or may belong, to another set than the discs that you already have"
-    remedy = "download every disc of one set, at the addresses in `sets`, or ask without `part`"
+    meaning = (
+        "this disc belongs, or may belong, to another set than the discs that you already have, or the rest of a "
+        "download to another disc than its beginning"
+    )
+    remedy = "download every disc of one set, from the beginning, at the addresses in `sets`, or ask without `part`"
 
 
 class FolderTaken(PermanentError):

@@ -65,16 +65,6 @@ def test_span(headers: dict[str, str], span: Span) -> None:
     assert span_of(Headers(headers), ETAG, 1000) == span
 
 
-def test_the_end_of_another_disc_is_never_given() -> None:
-    headers = Headers({"range": "bytes=500-"})
-    assert span_of(headers, ETAG, 1000, just_made=True) == Span(200, 0, 1000)
-    assert span_of(headers, ETAG, 1000) == Span(206, 500, 1000)
-    assert span_of(Headers({"range": "bytes=0-499"}), ETAG, 1000, just_made=True) == Span(206, 0, 500)
-    assert span_of(Headers({"range": "bytes=500-", "if-range": ETAG}), ETAG, 1000, just_made=True) == Span(
-        206, 500, 1000
-    )
-
-
 @given(st.text(max_size=40), st.integers(1, 10_000))
 def test_no_range_header_leads_outside(text: str, size: int) -> None:
     span = span_of({"range": f"bytes={text}"}, ETAG, size)

@@ -48,16 +48,12 @@ class Span:
         return self.stop - self.start
 
 
-def span_of(headers: Mapping[str, str], etag: str, size: int, *, just_made: bool = False) -> Span:
+def span_of(headers: Mapping[str, str], etag: str, size: int) -> Span:
     """The answer to a GET or HEAD for a representation of `size` bytes with the strong entity tag `etag` (quoted).
 
     In the order of RFC 9110 13.2.2: 412, 304, 416, 206, 200. Several ranges in one request are answered with the whole
     (14.2 lets a server ignore Range): nobody needs two pieces of an image, and a multipart answer is a way to be kept
     busy.
-
-    `just_made`: this very request asked for the disc by its question, and what answers the question changes. A range
-    that begins beyond zero and has no If-Range may be the rest of an older disc: it gets the whole, since the end of
-    one disc glued to the beginning of another is a disc that nobody proved.
     """
     whole = Span(200, 0, size)
     if (match := headers.get("if-match")) is not None and match.strip() != "*" and not _listed(match, etag, weak=False):
@@ -82,13 +78,15 @@ def span_of(headers: Mapping[str, str], etag: str, size: int, *, just_made: bool
     )
     if start >= size or stop <= start:
         return Span(416, 0, 0)
-    if just_made and condition is None and start > 0:
-        return whole
     return Span(206, start, stop)
 
 
 def is_rest(headers: Mapping[str, str], size: int) -> bool:
-    """Whether the rest of something is asked for, without saying of what: a range beyond zero and no If-Range."""
+    """Whether the rest of something is asked for, without saying of what: a range beyond zero and no If-Range.
+
+    Who asks so by a question, whose answer changes, may have the beginning of an older disc, and gets neither a rest
+    nor the whole: wget glues the end of either to what it has, and takes 416 for a download that is complete.
+    """
     asked = headers.get("range")
     if asked is None or "if-range" in headers:
         return False

@@ -42,23 +42,28 @@ def chosen(discs: Sequence[Manifest], part: int | None, job_id: str) -> Manifest
     raise JobNotFound(f"There is no disc {part} in this set; it has {len(discs)}.", total=len(discs))
 
 
-def led_to(discs: Sequence[Manifest], part: int, known: Collection[str], headers: Mapping[str, str]) -> Manifest:
+def led_to(discs: Sequence[Manifest], part: int, known: Collection[str]) -> Manifest:
     """The disc that a question with `part` and without `set` leads to; `discs` are its newest answer.
 
     `known` are the sets that jobs had told of for this question when it came. Where there is another one, nobody can
     say of which the asker has discs; and who asks for a later disc of a set that wasn't there before has the first of
-    another one. Nor is the rest of an older disc asked for here. Raises OtherSet, JobNotFound.
+    another one. Raises OtherSet, JobNotFound.
     """
     newest = discs[0].set_id
     if set(known) - {newest}:
         raise OtherSet(f"This question was answered with different sets of discs. {ANEW}")
     if part > 1 and newest not in known:
         raise OtherSet(f"This set was made just now: a disc that you have already is of another one. {ANEW}")
-    disc = chosen(discs, part, discs[0].job_id)
+    return chosen(discs, part, discs[0].job_id)
+
+
+def refuse_rest(headers: Mapping[str, str], disc: Manifest) -> None:
+    """Raises OtherSet where a question asks for the rest of a disc without saying of which: it may be of another."""
     if is_rest(headers, disc.size):
-        words = "The rest of a disc is asked for at its set's address, or with 'set', or with If-Range."
-        raise OtherSet(f"{words} Its beginning may be of another set.")
-    return disc
+        raise OtherSet(
+            "The rest of a download is asked for at the disc's own address, or with If-Range: its beginning may be of "
+            "another disc. Download it from the beginning."
+        )
 
 
 def of_named_set(shelf: Sequence[ToldSet], named: str, part: int | None) -> ToldSet:

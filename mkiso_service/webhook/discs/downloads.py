@@ -25,7 +25,7 @@ from mkiso_service.webhook.answers.errors import disc_address, is_shown, job_add
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import birth_date_page
 from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
-from mkiso_service.webhook.discs.disc_sets import chosen, led_to, of_named_set, set_entry
+from mkiso_service.webhook.discs.disc_sets import chosen, led_to, of_named_set, refuse_rest, set_entry
 from mkiso_service.webhook.discs.jobs import Jobs
 from mkiso_service.webhook.discs.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.questions.negotiation import preference_of
@@ -135,17 +135,19 @@ class Downloads:
             if report is None or (claim and not query.password_in_header()):
                 return accepted(request, asked, claim)
         discs = await self._jobs.discs(report)
-        if part is None or len(discs) == part == 1:
-            answer = await self._jobs.disc(request, report, part, just_made=True, by_us=bool(claim))
-            if claim and request.method != "HEAD":
-                answer.headers["x-mkiso-password"] = await self._passwords.tell(report, claim)
-            return answer
+        alone = part is None or len(discs) == part == 1
         try:
-            disc = led_to(discs, part, known, request.headers)
+            disc = chosen(discs, part, report.job_id) if part is None or alone else led_to(discs, part, known)
+            refuse_rest(request.headers, disc)
         except OtherSet as error:
             shelf = await asyncio.to_thread(kept_sets, self._settings, self._kept, question)
             raise OtherSet(error.words, sets=[set_entry(*each) for each in shelf]) from None
-        return _see(disc_address(report.job_id, disc.number))
+        if not alone:
+            return _see(disc_address(report.job_id, disc.number))
+        answer = await self._jobs.disc(request, report, part, by_us=bool(claim))
+        if claim and request.method != "HEAD":
+            answer.headers["x-mkiso-password"] = await self._passwords.tell(report, claim)
+        return answer
 
     async def _of_named_set(self, question: Question, named: str, part: int | None) -> Response:
         """The way to a set, or to a disc of it; nothing is made for who has discs of a set already."""

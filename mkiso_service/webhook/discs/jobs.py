@@ -163,7 +163,7 @@ class Jobs:
         return report if report is not None and is_ordered else await self.finished(job_id)
 
     async def disc(
-        self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False, by_us: bool = False
+        self, request: Request, report: JobReport, part: int | None, *, by_us: bool = False
     ) -> Response:
         """The image of a finished job, or of the `part` of its set. `by_us`: nginx doesn't send it, which passes on
         no header but those that it knows. Raises SeveralDiscs where a part has to be named, EncryptionRequired where
@@ -172,7 +172,7 @@ class Jobs:
         manifest = chosen(await self.discs(report), part, report.job_id)
         require_allowed(FORMATS[manifest.format], self._encryption)
         headers = disc_headers(report, manifest)
-        span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made)
+        span = span_of(request.headers, headers["etag"], manifest.size)
         if span.status in (200, 206):
             return await self._bytes(request, manifest, span, headers, by_us=by_us)
         if span.status == 304:
