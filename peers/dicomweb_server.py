@@ -23,14 +23,17 @@ LEVELS = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instanc
 
 class DicomWebServer:
     """Listens on a free port. `cuts`: after how many bytes each of the next streams ends; `wrong`: what the streams do
-    wrong; `page`: how many answers it gives at once at most; `same_page`: it ignores `offset`; `token`: what it wants
-    to see; `body`: what it answers instead of JSON, a byte each 50 ms where `wrong` is "slow". `sent` counts how often
+    wrong; `shares`: how much of each of the next JSON answers a relay lets through, which ends them in order all the
+    same; `statuses`: how the next requests are answered instead; `page`: how many answers it gives at once at most;
+    `same_page`: it ignores `offset`; `token`: what it wants to see; `body`: what it answers instead of JSON, a byte each 50 ms where `wrong` is "slow". `sent` counts how often
     it sent the whole of each instance, `asked` are the targets of its requests.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.held = [(file.read_bytes(), dcmread(file, stop_before_pixels=True)) for file in files]
         self.cuts: list[int] = []
+        self.shares: list[float] = []
+        self.statuses: list[int] = []
         self.with_length = True
         self.wrong = ""
         self.page = 0
@@ -79,10 +82,16 @@ class DicomWebServer:
         """A token of an authorization server (RFC 6749 4.4.3)."""
         form = handler.rfile.read(int(handler.headers["Content-Length"])).decode()
         self.told.append(f"{handler.headers['Authorization']} {form}")
+        if self.statuses:
+            self._empty(handler, self.statuses.pop(0))
+            return
         self._json(handler, {"access_token": self.token, "token_type": "bearer", "expires_in": self.expires_in})
 
     def get(self, handler: BaseHTTPRequestHandler) -> None:
         self.asked.append(handler.path)
+        if self.statuses and (status := self.statuses.pop(0)) != 200:
+            self._empty(handler, status)
+            return
         if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
             self.told.append(handler.headers.get("Authorization", ""))
             self._empty(handler, 401)
@@ -168,6 +177,12 @@ class DicomWebServer:
         body = self.body or json.dumps(told).encode()
         handler.send_response(200)
         handler.send_header("Content-Type", "application/dicom+json")
+        if self.shares and (share := self.shares.pop(0)) < 1:
+            part = body[: int(len(body) * share)]
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            handler.wfile.write((b"%x\r\n%s\r\n" % (len(part), part) if part else b"") + b"0\r\n\r\n")
+            return
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         slow = self.wrong == "slow" and self.body != b""

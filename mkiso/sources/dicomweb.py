@@ -34,7 +34,7 @@ from mkiso.sources.multipart import Broken, Malformed, Multipart, boundary_of
 from mkiso.sources.protocol import Search, Target
 from mkiso.sources.qido import UNABLE, ask
 from mkiso.sources.sink import AnsweredRetrieval, Sink
-from mkiso.sources.web import Lost, asking, named, open_client
+from mkiso.sources.web import Lost, asking, named, no_answers, open_client
 from mkiso.study.models import Study
 
 POLL_SECONDS = 0.05
@@ -89,9 +89,7 @@ class DicomWebSource:
         ):
             status, version = answer.status_code, answer.http_version
         if status not in (200, 204, 206):
-            raise PacsRefused(
-                f"{self.name} answers QIDO-RS with HTTP {status}. Check {self.settings.section}.base_url."
-            )
+            raise no_answers(self.settings, status)
         told = f"answers QIDO-RS in {time.monotonic() - begun:.2f} s"
         return f"{self.name} {told} by {version}" if inside else told
 

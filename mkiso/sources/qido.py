@@ -20,7 +20,7 @@ from mkiso.network.dimse import Response
 from mkiso.sources.answers import CANCELLED, SUCCESS, Answers
 from mkiso.sources.find import MAX_ANSWER_BYTES, MAX_ANSWERS
 from mkiso.sources.protocol import Query
-from mkiso.sources.web import asking, named, pieces_of
+from mkiso.sources.web import Lost, asking, named, no_answers, pieces_of
 
 PAGE = 1000
 MAX_OBJECT_CHARACTERS = 1024 * 1024
@@ -35,6 +35,10 @@ UNABLE = 0xC000
 _PENDING = 0xFF00
 _CHARACTER_SET = (0x00080005, b"ISO_IR 192")
 _UID_OF = {"STUDY": "0020000D", "SERIES": "0020000E", "IMAGE": "00080018"}
+
+
+class Cut(ValueError):
+    """An array without its end: who relays it may end its answer in order, and not say that it got no more."""
 
 
 def ask(
@@ -96,25 +100,27 @@ def _page(
     says. None where there is nothing at this address below the studies.
     """
     with asking(client, settings, path, "application/dicom+json", parameters) as answer:
-        if answer.status_code == 204:
+        if answer.status_code == 204 or (answer.status_code == 200 and answer.headers.get("content-length") == "0"):
             yield iter(())
         elif answer.status_code == 404 and path != "/studies":
             yield None
         elif answer.status_code in (200, 206):
             yield _read(pieces_of(answer, ends), settings)
         else:
-            raise PacsRefused(
-                f"The QIDO-RS service of {named(settings)} answers with HTTP {answer.status_code}. Check "
-                f"{settings.section}.base_url, and look at its log."
-            )
+            raise no_answers(settings, answer.status_code)
 
 
 def _read(pieces: Iterator[bytes], settings: DicomWeb) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON array, one after another: all together a small body can take a hundred times its memory.
-    Raises PacsRefused.
+    Raises Lost, PacsRefused.
     """
     try:
         yield from objects_of(_decoded(pieces))
+    except Cut:
+        raise Lost(
+            f"The answer of {named(settings)} has no end. Try again; if it stays, look at its log, and at that of the "
+            "proxy before it."
+        ) from None
     except (ValueError, RecursionError):
         raise PacsRefused(
             f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check {settings.section}.base_url."
@@ -137,8 +143,6 @@ def objects_of(pieces: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     they need. Raises ValueError.
     """
     text = _Text(pieces)
-    if not text.next_mark():
-        return
     text.take("[")
     more = text.next_mark() != "]"
     while more:
@@ -149,6 +153,8 @@ def objects_of(pieces: Iterable[str]) -> Iterator[Mapping[str, Any]]:
                 found, length = _DECODER.raw_decode(ahead)
                 break
             except ValueError:
+                if len(ahead) < most and not ahead.rstrip(_SPACE).endswith("]"):
+                    raise Cut from None
                 if len(ahead) < most or most == MAX_OBJECT_CHARACTERS:
                     raise
         if not isinstance(found, dict):
@@ -188,8 +194,8 @@ class _Text:
         return ""
 
     def take(self, mark: str) -> None:
-        if self.next_mark() != mark:
-            raise ValueError(f"no {mark}")
+        if (found := self.next_mark()) != mark:
+            raise ValueError(f"no {mark}") if found else Cut
         self.skip(1)
 
 

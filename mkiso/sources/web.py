@@ -75,6 +75,8 @@ class Access(httpx.Auth):
                 open_client(settings, auth=name, connections=self._connections) as client,
                 client.stream("POST", settings.token_url, data=form) as answer,
             ):
+                if answer.is_server_error:
+                    raise PacsUnreachable(f"{who} answers with HTTP {answer.status_code}. Try again in a moment.")
                 ends = time.monotonic() + settings.response_timeout_seconds
                 told = json.loads(b"".join(pieces_of(answer, ends, MAX_TOKEN_BYTES)))
             token, seconds = told["access_token"], float(told.get("expires_in", 60))
@@ -284,6 +286,16 @@ def asking(
         raise _by_certificate(settings, _first(who), error) or Lost(
             f"{_first(who)} {_reason(error)}. Try again; if it stays, look at its log."
         ) from None
+
+
+def no_answers(settings: DicomWeb, status: int) -> PacsRefused | PacsUnreachable:
+    """What it means that a question is answered so."""
+    who = _first(named(settings))
+    if status in (502, 504):  # RFC 9110 15.6.3, 15.6.5
+        return PacsUnreachable(f"{who} doesn't answer the proxy before it (HTTP {status}). Check that it runs.")
+    return PacsRefused(
+        f"{who} answers QIDO-RS with HTTP {status}. Check {settings.section}.base_url, and look at its log."
+    )
 
 
 class Lost(PacsUnreachable):

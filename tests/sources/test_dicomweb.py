@@ -191,6 +191,36 @@ def test_a_server_that_gives_one_page_alone_isnt_believed(tmp_path: Path, server
         find_studies(source_of(by_web(tmp_path, server.base_url)), "A1")
 
 
+@pytest.mark.parametrize("shares", [[0], [0.5], [1, 0], [1, 0.5], [1, 1, 0], [1, 1, 1, 0, 1], [1, 1, 1, 1, 1, 0]])
+def test_an_answer_that_a_relay_cuts_and_ends_in_order_is_none(
+    tmp_path: Path, server: DicomWebServer, shares: list[float]
+) -> None:
+    """Else one of two patients of an accession number would be all that there is."""
+    (other,) = make_study(tmp_path / "other", "A1", patient=PLAIN, kinds={"ct": 1})
+    server.held.append((other.read_bytes(), dcmread(other, stop_before_pixels=True)))
+    server.page, server.shares = 1, shares
+    with pytest.raises(PacsUnreachable, match="has no end"):
+        find_studies(source_of(by_web(tmp_path, server.base_url)), "A1")
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_server_that_is_away_behind_its_proxy_isnt_reached(
+    tmp_path: Path, server: DicomWebServer, files: list[Path], status: int
+) -> None:
+    """Nothing in the settings is wrong, and another source may have the study."""
+    source = source_of(by_web(tmp_path, server.base_url))
+    for ask in (lambda: find_studies(source, "A1"), lambda: source.check(5)):
+        server.statuses = [status]
+        with pytest.raises(PacsUnreachable, match=f"the proxy before it .HTTP {status}"):
+            ask()
+    settings = by_web(tmp_path, server.base_url)
+    assert are_whole(fetched(settings, on_found=lambda: server.statuses.append(status)), files)
+    granting = {"token_url": f"http://127.0.0.1:{server.port}/token", "user": "mkiso", "secret": "x"}
+    server.statuses = [status]
+    with pytest.raises(PacsUnreachable, match=f"The token server .* answers with HTTP {status}"):
+        find_studies(source_of(by_web(tmp_path, server.base_url, **granting)), "A1")
+
+
 def test_the_token_is_read_anew_from_its_file(tmp_path: Path, server: DicomWebServer) -> None:
     file = tmp_path / "token"
     file.write_text("first\n")
@@ -405,6 +435,8 @@ def test_objects_of_an_array_are_those_that_json_has(
         "null",
         '[{"a": 1} {}]',
         "[{},,{}]",
+        "",
+        '[{"a": 1}, {"b": [1]',
     ],
 )
 def test_what_is_no_array_of_objects_is_refused(text: str) -> None:
