@@ -1,15 +1,20 @@
-"""File systems that a test mounts, which only root may; a small one in memory, full when the test wants it."""
+"""File systems that a test mounts, which only root may: a small one in memory, full when the test wants it; one that
+hangs, as a share does whose server is away.
+"""
 
 from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from peers.patience import until
 
 _AT_ONCE = bytes(1 << 16)
 _READ_WITH_AN_ERROR = "/proc/self/mem"  # at its beginning, where nothing lies
@@ -35,6 +40,37 @@ def _mounted(folder: Path, *what: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+class Share:
+    """A mounted folder. While it is `away` whatever touches it waits, until it is `back`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def away(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def back(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def share(folder: Path) -> Iterator[Share]:
+    """A share, mounted at a folder."""
+    if os.getuid() or not Path("/dev/fuse").exists():
+        pytest.skip("no share can be mounted here (it takes root and FUSE)")
+    behind = folder.with_name(f"{folder.name}-behind")
+    for each in (folder, behind):
+        each.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(["bindfs", "-f", behind, folder])
+    try:
+        until(lambda: os.path.ismount(folder) or process.poll() is not None)
+        yield Share(process)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        subprocess.run(["umount", "--lazy", folder], check=True)
+        process.wait()
 
 
 def fill(folder: Path) -> Path:

@@ -6,10 +6,12 @@ its runs.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
@@ -184,11 +186,11 @@ class Orphans:
             if run.id in own and run.infrastructure_pid is None:
                 await client.update_flow_run(run.id, infrastructure_pid=own[run.id])
             process = processes[run.id]
-            judged = verdict(
-                run, view, lives=process is not None and process.lives(), ordered=has_ordered(run, self._settings)
-            )
-            if judged != "alive":
-                await client.set_flow_run_state(run.id, state_of(judged, run), force=True)
+            judged = partial(verdict, run, view, lives=process is not None and process.lives())
+            if judged(ordered=False) != "alive":
+                # In a thread: storage that hangs would hold up the whole worker, its heartbeat and its end.
+                ordered = await asyncio.to_thread(has_ordered, run, self._settings)
+                await client.set_flow_run_state(run.id, state_of(judged(ordered=ordered), run), force=True)
                 found += 1
         return found
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -21,6 +24,7 @@ from mkiso_service.worker.orphans import (
     START_LOOKS,
     UNCHANGED_LOOKS,
     Heartbeat,
+    Orphans,
     Verdict,
     View,
     has_ordered,
@@ -28,6 +32,7 @@ from mkiso_service.worker.orphans import (
     state_of,
     verdict,
 )
+from peers.small_disk import share
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 STOPPED = Heartbeat(NOW, UNCHANGED_LOOKS + 1)
@@ -168,6 +173,43 @@ def test_the_order_book_tells_whether_a_print_was_ordered(tmp_path: Path) -> Non
     assert book.paths[0].is_relative_to(tmp_path / "shared")
     book.paths[0].write_text("{")
     assert has_ordered(printed, settings)
+
+
+def test_storage_that_hangs_holds_up_no_worker(tmp_path: Path) -> None:
+    """Its order book is asked of a print whose process is gone, and of no other, beside all else that a worker does."""
+    words: dict[str, Any] = {"state_id": None, "parameters": {"accession_numbers": ["A1"], "publisher": ""}}
+    gone = run(StateType.RUNNING, host=worker_label(0).partition("/")[0], queue="prints", **words)
+    lives = run(StateType.RUNNING, queue="prints", **words)
+    lives.infrastructure_pid = worker_label(os.getpid())
+    told: list[Any] = []
+
+    class Prefect:
+        async def read_flow_runs(self, **_: object) -> list[FlowRun]:
+            return [lives, gone]
+
+        async def read_workers_for_work_pool(self, _: str) -> list[object]:
+            return []
+
+        async def set_flow_run_state(self, run_id: object, state: State, **_: object) -> None:
+            told.append(run_id)
+
+    async def looks() -> float:
+        settings = Settings(storage=Storage(data_dir=tmp_path / "share"))
+        settings.storage.orders_dir.mkdir(parents=True)
+        storage.away()
+        begun = time.monotonic()
+        back = threading.Timer(3, storage.back)
+        back.start()
+        looking = asyncio.create_task(Orphans(settings).look(cast(Any, Prefect()), {}))
+        await asyncio.sleep(0.2)
+        held_up = time.monotonic() - begun
+        assert await looking == 1
+        back.join()
+        return held_up
+
+    with share(tmp_path / "share") as storage:
+        assert asyncio.run(looks()) < 2
+    assert told == [gone.id]
 
 
 def test_an_order_of_what_was_sent_is_known_whatever_number_the_images_have(tmp_path: Path) -> None:
