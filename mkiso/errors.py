@@ -514,8 +514,11 @@ class StorageFull(RetriableError):
 class StorageUnreadable(RetriableError):
     code = "storage_unreadable"
     http_status = 503
-    meaning = "a file of mkiso's own is there and can't be read: too many open files, no permission, a failing disk"
-    remedy = "ask again; if it stays, run `mkiso doctor`, and look at the disk"
+    meaning = (
+        "a file of mkiso's own is there and can't be read (too many open files, no permission, a failing disk), or its "
+        "storage hangs"
+    )
+    remedy = "ask again; if it stays, run `mkiso doctor`, and look at the disk, or at the server of the share"
 
 
 class DeadlinePassed(RetriableError):

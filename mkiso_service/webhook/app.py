@@ -40,7 +40,15 @@ from mkiso_service.webhook.discs.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.discs.prints import Prints
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
-from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
+from mkiso_service.webhook.middleware import (
+    AccessLog,
+    Authentication,
+    OneReading,
+    Recovery,
+    RequestId,
+    Senders,
+    StorageGuard,
+)
 from mkiso_service.webhook.questions.preview import Previews
 from mkiso_service.webhook.questions.query import Query
 from mkiso_service.webhook.questions.searching import Searches
@@ -139,6 +147,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
             Middleware(OneReading),
+            Middleware(StorageGuard, storage=settings.storage),
             Middleware(Senders, server=settings.server, trail=trail),
             Middleware(Authentication, keys=keys, sessions=sessions, people=people, key_use=key_use, trail=trail),
         ],

@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mkiso.config.settings import Server
-from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, NotAllowed, Unauthorized, UnknownHost
+from mkiso.config.storage import Storage
+from mkiso.errors import (
+    ForeignRequest,
+    InvalidRequest,
+    MkisoError,
+    NotAllowed,
+    ServiceStopping,
+    StorageUnreadable,
+    Unauthorized,
+    UnknownHost,
+)
 from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
 from mkiso_service.host_names import host_is_known
@@ -38,6 +51,8 @@ from mkiso_service.webhook.discs.disc_bytes import STALL_SECONDS, ClientStalled,
 from mkiso_service.webhook.metrics import Metrics
 
 HELP = "ask somebody who may, or the administrator for the right to."
+STORAGE_SECONDS = 5.0
+STORAGE_LOOK_SECONDS = 1.0
 logger = logging.getLogger("mkiso.webhook")
 
 
@@ -69,6 +84,11 @@ class Recovery(_Middleware):
 
         try:
             await self.app(scope, receive, watched)
+        except asyncio.CancelledError:  # the webhook ends, and what this waited for doesn't come
+            if begun:
+                raise
+            stopping = ServiceStopping("mkiso is being restarted. Ask again.")
+            await (await answer_mkiso_error(Request(scope), stopping))(scope, receive, send)
         except Exception as error:
             request_id = scope.get("state", {}).get("request_id", "")
             if isinstance(error, ClientStalled):
@@ -108,6 +128,41 @@ class RequestId(_Middleware):
             await send(message)
 
         await self.app(scope, receive, stamped)
+
+
+class StorageGuard(_Middleware):
+    """While the storage of the discs hangs, as a share does whose server is away, who asks is told so: it would hold
+    the client for as long, and a thread. A look asks what no cache answers.
+    """
+
+    def __init__(self, app: ASGIApp, storage: Storage) -> None:
+        super().__init__(app)
+        self._folder = storage.discs_dir
+        self._threads = ThreadPoolExecutor(1, "storage")
+        self._look: asyncio.Future[None] | None = None
+        self._began = 0.0
+
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path != "/api/health" and not path.startswith("/page/") and not await self._answers():
+            error = StorageUnreadable(
+                f"The storage of the discs has given no answer for {STORAGE_SECONDS:g} s. Ask again in a minute; if it "
+                "stays, tell the administrator."
+            )
+            await (await answer_mkiso_error(Request(scope), error))(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    async def _answers(self) -> bool:
+        now = time.monotonic()
+        if self._look is None or (self._look.done() and now - self._began > STORAGE_LOOK_SECONDS):
+            self._look, self._began = asyncio.get_running_loop().run_in_executor(self._threads, self._look_at_it), now
+        await asyncio.wait([self._look], timeout=max(0.0, self._began + STORAGE_SECONDS - now))
+        return self._look.done()
+
+    def _look_at_it(self) -> None:
+        with suppress(OSError):  # that is an answer
+            os.statvfs(self._folder)
 
 
 class AccessLog(_Middleware):

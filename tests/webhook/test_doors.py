@@ -22,12 +22,13 @@ from mkiso.config.settings import Settings
 from mkiso.study.question import Question
 from mkiso_service.log_lines import JsonLines
 from mkiso_service.prefect.orchestrator import Standing
-from mkiso_service.webhook import health, server
+from mkiso_service.webhook import health, middleware, server
 from mkiso_service.webhook.access.onward import MAX_ADDRESS, folded, own_address, unfolded
 from mkiso_service.webhook.counter import signing_in
 from mkiso_service.webhook.discs import disc_bytes
 from peers.patience import LONG, until
 from peers.ports import free_port, is_open
+from peers.small_disk import share
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
 GUARDED = [
@@ -615,6 +616,41 @@ def test_the_end_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     printing = answers["print"]  # it goes on, and who came back would have a second disc made
     assert (printing.status_code, printing.json()["code"]) == (504, "deadline_passed")
     assert printing.headers["location"] == printing.json()["job"] and "retry-after" not in printing.headers
+
+
+def test_storage_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "STORAGE_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "STORAGE_LOOK_SECONDS", 0)
+    with share(tmp_path / "share") as storage:
+        settings = settings_in(tmp_path / "share", shutdown_grace_seconds=1)
+        with served(settings, Desk(Scripts(settings.storage).done)) as client:
+            assert client.get("/api/iso/download?accession_number=A").status_code == 200
+            storage.away()
+            for path in ("/", "/api/iso/jobs", "/metrics", "/api/iso/download?accession_number=A"):
+                told = client.get(path, headers={"Prefer": "respond-async"})
+                assert (told.status_code, told.json()["code"]) == (503, "storage_unreadable")
+                assert "has given no answer for 0.5 s" in told.json()["error"] and "retry-after" in told.headers
+            assert client.get("/page/disc.svg").status_code == client.get("/api/health").status_code == 200
+            storage.back()
+            until(lambda: client.get("/api/iso/jobs").status_code == 200)
+
+
+def test_who_waits_for_storage_that_hangs_is_told_when_the_webhook_ends(tmp_path: Path) -> None:
+    answers: list[httpx.Response] = []
+    asked = "/api/iso/download?accession_number=A"
+    with share(tmp_path / "share") as storage:
+        settings = settings_in(tmp_path / "share", shutdown_grace_seconds=1)
+        with served(settings, Desk(Scripts(settings.storage).done)) as client:
+            assert client.get(asked).status_code == 200
+            storage.away()  # a moment after the look at it
+            asking = threading.Thread(target=lambda: answers.append(client.get(asked)))
+            asking.start()
+            time.sleep(0.2)
+            client.stop.set()
+            asking.join(LONG)
+            storage.back()  # its threads end with it, or with the process
+    [told] = answers
+    assert (told.status_code, told.json()["code"]) == (503, "service_stopping")
 
 
 def _raw(client: httpx.Client, request: bytes) -> bytes:

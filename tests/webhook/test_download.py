@@ -84,7 +84,9 @@ def test_a_broken_download_goes_on(client: httpx.Client, desk: Desk, scripts: Sc
 
 
 @pytest.mark.parametrize("asked", ["bytes=100-", "bytes=-5", "bytes=37773-", "bytes=99999-"])
-def test_the_rest_of_another_disc_is_never_given(client: httpx.Client, desk: Desk, scripts: Scripts, asked: str) -> None:
+def test_the_rest_of_another_disc_is_never_given(
+    client: httpx.Client, desk: Desk, scripts: Scripts, asked: str
+) -> None:
     whole = client.get(ONE)
     desk.script = scripts.reused
     answer = client.get(ONE, headers={"Range": asked})

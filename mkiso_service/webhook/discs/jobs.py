@@ -162,9 +162,7 @@ class Jobs:
         is_ordered = report is not None and report.status == "running" and report.proves
         return report if report is not None and is_ordered else await self.finished(job_id)
 
-    async def disc(
-        self, request: Request, report: JobReport, part: int | None, *, by_us: bool = False
-    ) -> Response:
+    async def disc(self, request: Request, report: JobReport, part: int | None, *, by_us: bool = False) -> Response:
         """The image of a finished job, or of the `part` of its set. `by_us`: nginx doesn't send it, which passes on
         no header but those that it knows. Raises SeveralDiscs where a part has to be named, EncryptionRequired where
         the site hands it out no more.
