@@ -25,8 +25,9 @@ class DicomWebServer:
     """Listens on a free port. `cuts`: after how many bytes each of the next streams ends; `wrong`: what the streams do
     wrong; `shares`: how much of each of the next JSON answers a relay lets through, which ends them in order all the
     same; `statuses`: how the next requests are answered instead; `page`: how many answers it gives at once at most;
-    `same_page`: it ignores `offset`; `token`: what it wants to see; `body`: what it answers instead of JSON, a byte each 50 ms where `wrong` is "slow". `sent` counts how often
-    it sent the whole of each instance, `asked` are the targets of its requests.
+    `same_page`: it ignores `offset`; `token`: what it wants to see; `body`: what it answers instead of JSON, a byte
+    each 50 ms where `wrong` is "slow". `sent` counts how often it sent the whole of each instance, `asked` are the
+    targets of its requests.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mkiso.errors import PublisherUnavailable
 from mkiso.publishers.protocol import Watch
-from mkiso.storage.files import clock_of, descriptor_of, locked, seconds_old
+from mkiso.storage.files import clock_of, descriptor_of, locked, make_beside_discs, seconds_old
 
 POLL_SECONDS = 0.2
 
@@ -27,7 +27,7 @@ def publisher_lock(lock: Path, publisher: str, watch: Watch) -> Iterator[Callabl
 
     Raises PublisherUnavailable where the caller stops waiting.
     """
-    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_beside_discs(lock.parent)
     with ExitStack() as held:
         descriptor = held.enter_context(descriptor_of(lock, os.O_RDWR | os.O_CREAT))
         while not locked(descriptor):

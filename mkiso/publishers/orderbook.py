@@ -28,7 +28,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from mkiso.errors import OrderedMeanwhile, PrintUncertain
-from mkiso.storage.files import Unreadable, descriptor_of, read_json, seconds_old, write_whole
+from mkiso.storage.files import Unreadable, descriptor_of, make_beside_discs, read_json, seconds_old, write_whole
 from mkiso.study.selection import EVERYTHING, Selection
 
 State = Literal[
@@ -407,7 +407,7 @@ def _read(path: Path) -> list[Entry]:
 @contextmanager
 def _held(orders_dir: Path) -> Iterator[None]:
     """Nobody else changes a page meanwhile, on no machine; for milliseconds."""
-    orders_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_beside_discs(orders_dir)
     with descriptor_of(orders_dir / LOCK, os.O_RDWR | os.O_CREAT) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -227,6 +227,14 @@ def locked(descriptor: int) -> bool:
     return True
 
 
+def make_beside_discs(folder: Path) -> None:
+    """A folder in that of the discs. Never what these lie in: where the storage that several machines share is away,
+    this one would begin anew below its mount point, with order books of its own. Raises FileNotFoundError there.
+    """
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
 def hold(folder: Path) -> int:
     """Make a folder and hold it, so that `alone_in` finds somebody there; the descriptor to close. The kernel lets go
     of it when the process dies.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkiso.config.storage import Storage
-from mkiso.storage.files import moment_of
+from mkiso.storage.files import make_beside_discs, moment_of
 
 EVERY_SECONDS = 60.0
 """How exactly a use is noted: a program may ask a hundred times a second."""
@@ -31,7 +31,7 @@ class KeyUse:
         """The key of this name is used now. Raises OSError."""
         with self._lock:
             self._noted[name] = time.monotonic()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_beside_discs(self._folder)
         (self._folder / name).touch(mode=0o600)
 
     def last_used(self, names: Iterable[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
-from mkiso.storage.files import sync_folder, write_whole
+from mkiso.storage.files import make_beside_discs, sync_folder, write_whole
 
 REPORT, ASKED, SEALED = ".json", ".asked", ".sealed"
 DAY_SECONDS = 86_400
@@ -70,7 +70,7 @@ def write_file(storage: Storage, job_id: str, suffix: str, content: str, *, dura
 
 def make_folder(storage: Storage, file: Path) -> None:
     """The folder of a job's file."""
-    storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_beside_discs(storage.reports_dir)
     file.parent.mkdir(mode=0o700, exist_ok=True)
 
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from mkiso.config.access import SignIn
 from mkiso.config.storage import Storage
-from mkiso.storage.files import Unreadable, read_json, write_whole
+from mkiso.storage.files import Unreadable, make_beside_discs, read_json, write_whole
 
 MOST = 10_000
 TOUCH_SECONDS = 30.0
@@ -49,7 +49,7 @@ class PersonSessions:
 
     def begin(self, session: Session) -> str:
         """A new session's id, which nobody can guess. Sessions that have ended are swept away. Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_beside_discs(self._folder)
         self._sweep()
         session_id = secrets.token_urlsafe(32)
         write_whole(self._file(session_id), _SESSION.dump_json(session).decode(), durable=True)

@@ -114,7 +114,7 @@ def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> M
     afterwards. Where the store is another file system the image is copied, and the copy is proved too. Raises
     ProofFailed, OSError; then nothing of it lies in the store, whose disk may be full of it.
     """
-    storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    storage.discs_dir.mkdir(mode=0o700, exist_ok=True)  # in what is there: mkiso.storage.files.make_beside_discs
     unfinished = storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}"
     try:
         unfinished.mkdir(mode=0o700)

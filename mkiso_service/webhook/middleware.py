@@ -10,8 +10,7 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -102,10 +101,14 @@ class Recovery(_Middleware):
             if begun:
                 # Nothing can be said any more: the connection breaks off, so no client takes a part for the whole.
                 raise ConnectionAbortedError("the answer could not be finished") from None
-            words = (
-                "Something went wrong in mkiso, and this request has no answer. Tell the administrator this request id."
-            )
-            answer = error_answer(Request(scope), 500, "internal_error", words, {"x-request-id": request_id})
+            if isinstance(error, OSError) and error.filename is not None:
+                answer = await answer_mkiso_error(Request(scope), _storage_away(os.strerror(error.errno or 0)))
+            else:
+                words = (
+                    "Something went wrong in mkiso, and this request has no answer. Tell the administrator this "
+                    "request id."
+                )
+                answer = error_answer(Request(scope), 500, "internal_error", words, {"x-request-id": request_id})
             await answer(scope, receive, send)
 
 
@@ -131,38 +134,45 @@ class RequestId(_Middleware):
 
 
 class StorageGuard(_Middleware):
-    """While the storage of the discs hangs, as a share does whose server is away, who asks is told so: it would hold
-    the client for as long, and a thread. A look asks what no cache answers.
+    """While the storage of the discs is away, or hangs as a share does whose server is away, who asks is told so: it
+    would hold the client for as long, and a thread. A look asks what no cache answers.
     """
 
     def __init__(self, app: ASGIApp, storage: Storage) -> None:
         super().__init__(app)
-        self._folder = storage.discs_dir
+        self._folder = storage.shared_dir or storage.data_dir
         self._threads = ThreadPoolExecutor(1, "storage")
-        self._look: asyncio.Future[None] | None = None
+        self._look: Future[str] | None = None
         self._began = 0.0
 
     async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path != "/api/health" and not path.startswith("/page/") and not await self._answers():
-            error = StorageUnreadable(
-                f"The storage of the discs has given no answer for {STORAGE_SECONDS:g} s. Ask again in a minute; if it "
-                "stays, tell the administrator."
-            )
+        if path != "/api/health" and not path.startswith("/page/") and (why := await self._why_away()):
+            error = _storage_away(why)
             await (await answer_mkiso_error(Request(scope), error))(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    async def _answers(self) -> bool:
+    async def _why_away(self) -> str:
         now = time.monotonic()
         if self._look is None or (self._look.done() and now - self._began > STORAGE_LOOK_SECONDS):
-            self._look, self._began = asyncio.get_running_loop().run_in_executor(self._threads, self._look_at_it), now
-        await asyncio.wait([self._look], timeout=max(0.0, self._began + STORAGE_SECONDS - now))
-        return self._look.done()
+            self._look, self._began = self._threads.submit(self._look_at_it), now
+        await asyncio.wait([asyncio.wrap_future(self._look)], timeout=max(0.0, self._began + STORAGE_SECONDS - now))
+        return self._look.result() if self._look.done() else f"no answer for {STORAGE_SECONDS:g} s"
 
-    def _look_at_it(self) -> None:
-        with suppress(OSError):  # that is an answer
+    def _look_at_it(self) -> str:
+        """Why it can't be used; empty where it can."""
+        try:
             os.statvfs(self._folder)
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        return ""
+
+
+def _storage_away(why: str) -> StorageUnreadable:
+    """`why`: in the system's own words, and never with the name of a file."""
+    words = f"The storage of the discs can't be used now: {why}. Ask again in a minute"
+    return StorageUnreadable(f"{words}; if it stays, tell the administrator.")
 
 
 class AccessLog(_Middleware):

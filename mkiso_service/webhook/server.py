@@ -150,7 +150,7 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
     within the grace time.
     """
     _raise_descriptor_limit()
-    settings.storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.storage.discs_dir.mkdir(mode=0o700, exist_ok=True)
     closing = asyncio.Event()
     server = _Server(
         settings.server.address,

@@ -51,8 +51,10 @@ def settings_of(folder: Path, **publisher: Any) -> Settings:
     short = {"settle_seconds": 0, "connect_timeout_seconds": 60, "response_timeout_seconds": 60, "attempts": 2}
     kind = KINDS[publisher.get("kind", "cstore")]
     given = {key: value for key, value in short.items() if key in kind.model_fields and key not in publisher}
+    data_dir = folder / "data"
+    data_dir.mkdir(parents=True, exist_ok=True)
     return Settings(
-        storage=Storage(data_dir=folder / "data"),
+        storage=Storage(data_dir=data_dir),
         publishers={"rimage": CStore(), "robot": kind(**given, **publisher)},
     )
 

@@ -161,6 +161,7 @@ def test_what_begins_anew_is_due_by_the_clock_of_prefects_server(judged: Verdict
 
 def test_the_order_book_tells_whether_a_print_was_ordered(tmp_path: Path) -> None:
     settings = Settings(storage=Storage(data_dir=tmp_path / "own", shared_dir=tmp_path / "shared"))
+    (tmp_path / "shared").mkdir()
     printed = run(StateType.RUNNING, queue="prints", parameters={"accession_numbers": [" A1"], "publisher": ""})
     assert not has_ordered(printed, settings)
     book = OrderBook.of(settings.storage.orders_dir, ["A1"])

@@ -101,12 +101,12 @@ damaged_or_empty = pytest.mark.parametrize("damage", (DAMAGES | EMPTY).values(),
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "data").mkdir()
     return Settings.model_validate({"storage": {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}})
 
 
 def shelved(settings: Settings, **facts: Any) -> Manifest:
     storage = settings.storage
-    storage.data_dir.mkdir(exist_ok=True)
     image = storage.data_dir / "disc.iso"
     image.write_bytes(IMAGE)
     now = datetime.now(UTC).isoformat()
@@ -252,7 +252,6 @@ def test_the_remembered_hashes_of_a_viewer(damage: Damage, tmp_path: Path) -> No
 
 @damaged_or_empty
 def test_what_the_supervisor_told_of_its_processes(damage: Damage, settings: Settings) -> None:
-    settings.storage.data_dir.mkdir()
     file = settings.storage.data_dir / "processes.json"
     write_whole(file, json.dumps({"worker": {"up": True}}))
     assert process_states(settings.storage) == {"worker": {"up": True}}

@@ -65,6 +65,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A folder robot that nobody serves, and a relay."""
     (tmp_path / "robot").mkdir()
     publishers = {"rimage": {}, "robot": {"kind": "folder", "directory": str(tmp_path / "robot")}}
+    (tmp_path / "data").mkdir()
     storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
     sections = {"storage": storage, "publishers": publishers, "audit": {"enabled": True}}
     (tmp_path / "config.yaml").write_text(json.dumps(sections))  # JSON is YAML

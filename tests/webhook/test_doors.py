@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -629,10 +630,37 @@ def test_storage_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: py
             for path in ("/", "/api/iso/jobs", "/metrics", "/api/iso/download?accession_number=A"):
                 told = client.get(path, headers={"Prefer": "respond-async"})
                 assert (told.status_code, told.json()["code"]) == (503, "storage_unreadable")
-                assert "has given no answer for 0.5 s" in told.json()["error"] and "retry-after" in told.headers
+                assert "no answer for 0.5 s" in told.json()["error"] and "retry-after" in told.headers
             assert client.get("/page/disc.svg").status_code == client.get("/api/health").status_code == 200
             storage.back()
             until(lambda: client.get("/api/iso/jobs").status_code == 200)
+
+
+def test_storage_that_is_away_is_said_and_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that several machines have is unmounted while the webhook runs, also between a look at it and a
+    question; a folder of it can't be read.
+    """
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    settings = settings_in(tmp_path / "own", auth=True)
+    settings = settings.model_copy(update={"storage": settings.storage.model_copy(update={"shared_dir": shared})})
+    key = {"X-API-Key": KEY, "Prefer": "respond-async"}
+    with served(settings, Desk()) as client:
+        assert client.get("/api/iso/download?accession_number=A", headers=key).status_code == 202
+        shared.rename(tmp_path / "away")
+        client.get("/api/iso/download?accession_number=B", headers=key)
+        assert not shared.exists()
+        monkeypatch.setattr(middleware, "STORAGE_LOOK_SECONDS", 0)
+        told = client.get("/api/iso/download?accession_number=A", headers=key)
+        assert (told.status_code, told.json()["code"]) == (503, "storage_unreadable")
+        assert "No such file or directory" in told.json()["error"]
+        assert not shared.exists()
+        (tmp_path / "away").rename(shared)
+        assert client.get("/api/iso/download?accession_number=A", headers=key).status_code == 202
+        shutil.rmtree(settings.storage.discs_dir)
+        settings.storage.discs_dir.write_bytes(b"")
+        told = client.get("/api/iso/jobs?search=A1", headers=key)
+        assert (told.status_code, told.json()["code"]) == (503, "storage_unreadable")
 
 
 def test_who_waits_for_storage_that_hangs_is_told_when_the_webhook_ends(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def asked(*accession_numbers: str) -> Question:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    (tmp_path / "data").mkdir()
     storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
     (tmp_path / "config.yaml").write_text(json.dumps({"storage": storage}))  # JSON is YAML
     monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "config.yaml"))
