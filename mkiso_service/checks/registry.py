@@ -89,10 +89,17 @@ def _disk(site: Site) -> str:
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
-        remedy = "Make room there" if error.errno in NO_ROOM else "Give it to the user that mkiso runs as"
-        raise Unwell(f"{place} can't be written: {error.strerror}. {remedy}.") from None
+        raise Unwell(f"{place} can't be written: {error.strerror}. {_remedy(error)}.") from None
     require_room(site.settings.storage)
     return f"{size_words(free)} are free"
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in NO_ROOM:
+        return "Make room there"
+    if isinstance(error, PermissionError):
+        return "Give it to the user that mkiso runs as"
+    return "Look at that disk"  # a system that has found a fault in it writes there no more
 
 
 def _sign_in(site: Site) -> str:

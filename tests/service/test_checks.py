@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -68,6 +69,20 @@ def test_a_disk_without_room_for_a_file_is_no_matter_of_rights(tmp_path: Path) -
     assert (found.well, found.words) == (
         False,
         "storage.data_dir can't be written: No space left on device. Make room there.",
+    )
+
+
+def test_a_disk_that_the_system_writes_to_no_more_is_to_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("mkiso_service.checks.registry.tempfile.TemporaryFile", refuse)
+    found = finding(site_in(tmp_path), "disk")
+    assert (found.well, found.words) == (
+        False,
+        "storage.data_dir can't be written: Read-only file system. Look at that disk.",
     )
 
 
