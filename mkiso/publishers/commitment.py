@@ -152,7 +152,8 @@ def _take_report(association: Association, message: Message, take: Take) -> None
         association.answer(message, dimse.UNRECOGNIZED_OPERATION)
         return
     take(message.kept)
-    association.answer(message, dimse.SUCCESS)
+    with suppress(AssociationLost):  # it may go once it has reported: what it said is known
+        association.answer(message, dimse.SUCCESS)
 
 
 class _Listener(socketserver.ThreadingTCPServer):

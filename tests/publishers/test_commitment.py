@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -16,7 +17,7 @@ from pydicom import Dataset
 from mkiso.config.publishers import CStore
 from mkiso.errors import PrintUncertain
 from mkiso.network import dimse
-from mkiso.network.association import Association, accept
+from mkiso.network.association import Association, Message, accept
 from mkiso.network.negotiation import STORAGE_COMMITMENT_PUSH, Acceptance, Offer
 from mkiso.network.pdu import AssociationLost, Connection, ProtocolError
 from mkiso.network.requestor import Address, Requestor
@@ -27,11 +28,20 @@ from peers.patience import LONG, until
 from peers.ports import free_port
 from tests.publishers.orders import order_of, settings_of, study
 
+EVENT: dict[int, dimse.Value] = {
+    dimse.COMMAND_FIELD: dimse.N_EVENT_REPORT_RQ,
+    dimse.AFFECTED_SOP_CLASS_UID: COMMITTING.abstract_syntax,
+    dimse.AFFECTED_SOP_INSTANCE_UID: STORAGE_COMMITMENT_PUSH,
+    dimse.EVENT_TYPE_ID: 1,
+}
+
 
 @contextmanager
-def ending(report_to: int | None, before: Callable[[], object] = lambda: None) -> Iterator[int]:
+def ending(
+    report_to: int | None, before: Callable[[], object] = lambda: None, *, reports: bool = False
+) -> Iterator[int]:
     """A publisher that says yes to the request, goes, and calls with its report where it has a port to. `before`: what
-    else calls there first.
+    else calls there first; `reports`: it reports before it goes, and then breaks the connection off.
     """
 
     def serve() -> None:
@@ -44,6 +54,12 @@ def ending(report_to: int | None, before: Callable[[], object] = lambda: None) -
         message = association.next_message(lambda: 5)
         assert message is not None
         association.answer(message, dimse.SUCCESS)
+        if reports:
+            numbered = {**EVENT, dimse.MESSAGE_ID: 1, dimse.COMMAND_DATA_SET_TYPE: dimse.DATA_SET}
+            association.send(message.context_id, numbered, BytesIO(message.kept))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+            return
         connection.close(0)
         before()
         if report_to is not None:
@@ -59,16 +75,10 @@ def ending(report_to: int | None, before: Callable[[], object] = lambda: None) -
 
 def report(request: Dataset, port: int, *, times: int = 1, told: threading.Event | None = None) -> None:
     """N-EVENT-REPORT that all is held (PS3.4 J.3.3), over and over."""
-    command: dict[int, dimse.Value] = {
-        dimse.COMMAND_FIELD: dimse.N_EVENT_REPORT_RQ,
-        dimse.AFFECTED_SOP_CLASS_UID: COMMITTING.abstract_syntax,
-        dimse.AFFECTED_SOP_INSTANCE_UID: STORAGE_COMMITMENT_PUSH,
-        dimse.EVENT_TYPE_ID: 1,
-    }
     with Requestor.open(Address("127.0.0.1", port, "ANY", "ROBOT", 5, 5, 5), [COMMITTING]) as association:
         encoded = dimse.encode_data_set(request)
         for _ in range(times):
-            answer = association.ask(COMMITTING, command, BytesIO(encoded))
+            answer = association.ask(COMMITTING, EVENT, BytesIO(encoded))
             assert answer.command.status == dimse.SUCCESS
             if told:
                 told.set()
@@ -90,6 +100,20 @@ def test_a_report_comes_on_an_association_of_its_own_for_one_job_after_another(t
 
 def test_a_publisher_that_goes_without_a_report_leaves_it_unknown(tmp_path: Path) -> None:
     with ending(None) as publisher, pytest.raises(PrintUncertain, match="closed the connection"):
+        committed(tmp_path, publisher, None)
+
+
+def test_a_publisher_that_breaks_off_once_it_has_reported_has_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Association.answer
+
+    def late(self: Association, message: Message, status: int) -> None:
+        time.sleep(0.2)  # the connection is broken by then
+        answer(self, message, status)
+
+    with ending(None, reports=True) as publisher:
+        monkeypatch.setattr("mkiso.publishers.commitment.Association.answer", late)
         committed(tmp_path, publisher, None)
 
 
