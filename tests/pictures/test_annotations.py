@@ -288,6 +288,7 @@ BROKEN: dict[str, list[Dataset]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.filterwarnings("ignore:The value for the data element .* exceeds the size of 64 kByte")
 def test_what_cannot_be_drawn_is_left_out_and_said(tmp_path: Path, kind: str) -> None:
     image = write(tmp_path / "image", ramp())
     facts, [picture] = shown(image, annotation(graphic("POINT", 2, 2), *BROKEN[kind], words("after it")))
