@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Self
 from uuid import UUID
@@ -135,8 +135,9 @@ class JobRun(JobProgress):
             self.job.discard()
         elif isinstance(failure, StorageFull):
             self.job.drop_made()
-            if is_short_of(self.settings.storage, 0):  # beside what it retrieved nobody else's disc could be made
-                self.job.discard()
+            with suppress(OSError):  # whose disk is away
+                if is_short_of(self.settings.storage, 0):  # beside what it retrieved nobody else's disc could be made
+                    self.job.discard()
         try:
             self.write(self.report.failed(failure))
         except OSError as full:

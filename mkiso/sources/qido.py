@@ -116,12 +116,12 @@ def _read(pieces: Iterator[bytes], settings: DicomWeb) -> Iterator[Mapping[str, 
     """
     try:
         yield from objects_of(_decoded(pieces))
-    except Cut:
-        raise Lost(
-            f"The answer of {named(settings)} has no end. Try again; if it stays, look at its log, and at that of the "
-            "proxy before it."
-        ) from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, Cut) or getattr(error, "reason", "") == "unexpected end of data":  # within a letter
+            raise Lost(
+                f"The answer of {named(settings)} has no end. Try again; if it stays, look at its log, and at that of "
+                "the proxy before it."
+            ) from None
         raise PacsRefused(
             f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check {settings.section}.base_url."
         ) from None

@@ -147,8 +147,8 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
             Middleware(OneReading),
-            Middleware(StorageGuard, storage=settings.storage),
             Middleware(Senders, server=settings.server, trail=trail),
+            Middleware(StorageGuard, storage=settings.storage),
             Middleware(Authentication, keys=keys, sessions=sessions, people=people, key_use=key_use, trail=trail),
         ],
         exception_handlers={

@@ -157,8 +157,10 @@ class StorageGuard(_Middleware):
         now = time.monotonic()
         if self._look is None or (self._look.done() and now - self._began > STORAGE_LOOK_SECONDS):
             self._look, self._began = self._threads.submit(self._look_at_it), now
-        await asyncio.wait([asyncio.wrap_future(self._look)], timeout=max(0.0, self._began + STORAGE_SECONDS - now))
-        return self._look.result() if self._look.done() else f"no answer for {STORAGE_SECONDS:g} s"
+        look = self._look  # who comes later may begin the next one meanwhile
+        if not look.done():
+            await asyncio.wait([asyncio.wrap_future(look)], timeout=max(0.0, self._began + STORAGE_SECONDS - now))
+        return look.result() if look.done() else f"no answer for {STORAGE_SECONDS:g} s"
 
     def _look_at_it(self) -> str:
         """Why it can't be used; empty where it can."""

@@ -190,6 +190,8 @@ class Orphans:
             if judged(ordered=False) != "alive":
                 # In a thread: storage that hangs would hold up the whole worker, its heartbeat and its end.
                 ordered = await asyncio.to_thread(has_ordered, run, self._settings)
+                if (await client.read_flow_run(run.id)).state_id != run.state_id:
+                    continue  # it went on meanwhile: the next look judges it
                 await client.set_flow_run_state(run.id, state_of(judged(ordered=ordered), run), force=True)
                 found += 1
         return found

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -177,19 +177,26 @@ def test_the_order_book_tells_whether_a_print_was_ordered(tmp_path: Path) -> Non
 
 
 def test_storage_that_hangs_holds_up_no_worker(tmp_path: Path) -> None:
-    """Its order book is asked of a print whose process is gone, and of no other, beside all else that a worker does."""
+    """Its order book is asked of a print whose process is gone, and of no other, beside all else that a worker does;
+    a run that goes on meanwhile is left as it is.
+    """
     words: dict[str, Any] = {"state_id": None, "parameters": {"accession_numbers": ["A1"], "publisher": ""}}
     gone = run(StateType.RUNNING, host=worker_label(0).partition("/")[0], queue="prints", **words)
     lives = run(StateType.RUNNING, queue="prints", **words)
     lives.infrastructure_pid = worker_label(os.getpid())
+    went_on = run(StateType.RUNNING, host=worker_label(0).partition("/")[0], queue="prints", **words)
+    retried = went_on.model_copy(update={"state_id": uuid4()})
     told: list[Any] = []
 
     class Prefect:
         async def read_flow_runs(self, **_: object) -> list[FlowRun]:
-            return [lives, gone]
+            return [lives, gone, went_on]
 
         async def read_workers_for_work_pool(self, _: str) -> list[object]:
             return []
+
+        async def read_flow_run(self, run_id: UUID) -> FlowRun:
+            return {lives.id: lives, gone.id: gone, went_on.id: retried}[run_id]
 
         async def set_flow_run_state(self, run_id: object, state: State, **_: object) -> None:
             told.append(run_id)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydicom import dcmread
 
 from mkiso.config.settings import Receiver, Settings
+from mkiso.config.sources import DicomWeb
 from mkiso.errors import (
     AnswerCut,
     InstanceConflict,
@@ -28,6 +29,7 @@ from mkiso.errors import (
     StudyIncomplete,
     StudyNotFound,
 )
+from mkiso.sources import qido
 from mkiso.sources.multipart import Broken, Malformed, Multipart
 from mkiso.sources.qido import objects_of
 from mkiso.sources.query import find_studies
@@ -201,6 +203,13 @@ def test_an_answer_that_a_relay_cuts_and_ends_in_order_is_none(
     server.page, server.shares = 1, shares
     with pytest.raises(PacsUnreachable, match="has no end"):
         find_studies(source_of(by_web(tmp_path, server.base_url)), "A1")
+
+
+def test_an_answer_that_ends_within_a_letter_has_no_end(tmp_path: Path) -> None:
+    source = by_web(tmp_path, "http://127.0.0.1:9").pacs
+    assert isinstance(source, DicomWeb)
+    with pytest.raises(PacsUnreachable, match="has no end"):
+        list(qido._read(iter(['[{"00100010": {"vr": "PN", "Value": [{"Alphabetic": "ก'.encode()[:-1]]), source))
 
 
 @pytest.mark.parametrize("status", [502, 504])

@@ -631,6 +631,10 @@ def test_storage_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: py
                 told = client.get(path, headers={"Prefer": "respond-async"})
                 assert (told.status_code, told.json()["code"]) == (503, "storage_unreadable")
                 assert "no answer for 0.5 s" in told.json()["error"] and "retry-after" in told.headers
+            page = client.get(
+                "/", headers={"Accept": "text/html", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
+            )
+            assert page.status_code == 503 and page.headers["content-type"].startswith("text/html")
             assert client.get("/page/disc.svg").status_code == client.get("/api/health").status_code == 200
             storage.back()
             until(lambda: client.get("/api/iso/jobs").status_code == 200)
