@@ -116,12 +116,12 @@ def _read(pieces: Iterator[bytes], settings: DicomWeb) -> Iterator[Mapping[str, 
     """
     try:
         yield from objects_of(_decoded(pieces))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, Cut) or getattr(error, "reason", "") == "unexpected end of data":  # within a letter
-            raise Lost(
-                f"The answer of {named(settings)} has no end. Try again; if it stays, look at its log, and at that of "
-                "the proxy before it."
-            ) from None
+    except Cut:
+        raise Lost(
+            f"The answer of {named(settings)} has no end. Try again; if it stays, look at its log, and at that of the "
+            "proxy before it."
+        ) from None
+    except (ValueError, RecursionError):
         raise PacsRefused(
             f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check {settings.section}.base_url."
         ) from None
@@ -135,7 +135,9 @@ def _decoded(pieces: Iterator[bytes]) -> Iterator[str]:
         if len(held) >= _READ_BYTES:
             yield decoder.decode(held)
             held.clear()
-    yield decoder.decode(held, final=True)
+    yield decoder.decode(held)
+    if decoder.getstate()[0]:  # it ends within a letter
+        raise Cut
 
 
 def objects_of(pieces: Iterable[str]) -> Iterator[Mapping[str, Any]]:
