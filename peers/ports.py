@@ -1,5 +1,5 @@
 """Free ports, taken below the range that the system gives to outgoing connections, and by each process of tests from a
-part of its own, so that nobody takes one between two lines of a test.
+part of its own: no other process takes a port that a test has just found free.
 """
 
 from __future__ import annotations

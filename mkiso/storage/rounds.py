@@ -25,7 +25,7 @@ REST_SECONDS = 86_400
 
 
 class Awake(NamedTuple):
-    """How long this machine has run, by a clock that nobody can set, and which start of it that counts from."""
+    """How long this machine has been running, by a clock that can't be set, and since which start."""
 
     seconds: float
     start: str

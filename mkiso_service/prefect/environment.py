@@ -51,7 +51,7 @@ def begin_with(settings: Settings) -> None:
     takes settings, such as another database, from .env, prefect.toml and pyproject.toml there.
     """
     os.chdir("/")
-    # It is made by who may, and whose it shall be.
+    # mkiso makes that folder itself, as the user that it belongs to.
     warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
     os.environ.update(environment(settings))
     asyncio.BaseEventLoop.create_connection = connect_to_any  # type: ignore[method-assign, assignment]

@@ -676,7 +676,7 @@ def test_the_services_own_file_counts_where_there_is_no_other(tmp_path: Path, mo
 def test_a_user_who_may_not_read_the_services_own_file_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:
-    """By the defaults, `mkiso doctor` would tell of a PACS and a robot that nobody has."""
+    """With the defaults, `mkiso doctor` would report a PACS and a robot that don't exist here."""
     installed = tmp_path / "etc" / "config.yaml"
     monkeypatch.setattr(config_file, "INSTALLED", installed)
     monkeypatch.chdir(tmp_path)

@@ -132,7 +132,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
                 "receiver": {"ae_title": ae_title, "port": receiver_port},
                 "storage": {"data_dir": name, "shared_dir": "shared", "min_free_gib": 0},
                 "disc": {"pictures": "none"},
-                "publishers": {},  # else health tells of the default one, which nobody is
+                "publishers": {},  # else health reports the default one, which doesn't exist here
                 "prefect": {"api_url": f"http://{front}:{api_port}/api", "api_auth_string": ":".join(PASSWORD)},
             }
             (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(configuration))
