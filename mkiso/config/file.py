@@ -165,7 +165,11 @@ def may_be_there(file: Path) -> bool:
 def named_in(environment: Mapping[str, str]) -> str:
     """Which configuration counts, as a sentence begins with it."""
     file, _ = file_of(environment)
-    return str(file.resolve()) if file.exists() else f"There is no {file} here, so all is by default: this"
+    if file.exists():
+        return str(file.resolve())
+    is_set = any(name.startswith(ENVIRONMENT_PREFIX) for name in environment)
+    rest = f"what no {ENVIRONMENT_PREFIX} variable sets" if is_set else "all"
+    return f"There is no {file} here, so {rest} is by default: this"
 
 
 def api_key_of(environment: Mapping[str, str]) -> str:

@@ -352,7 +352,7 @@ def _publisher(name: str, site: Site) -> str:
             raise
         advice = f"Is it switched on, and publishers.{name} right? Where there is no such robot, remove it there."
         if "publishers" not in site.settings.model_fields_set:
-            advice = f"Nothing is configured, so this is the default: describe your robot in publishers.{name}."
+            advice = f"No publisher is configured, so this is the default: describe your robot in publishers.{name}."
         alone = " A site without any robot writes `publishers: {}`." if len(site.settings.publishers) == 1 else ""
         raise Unwell(f"{error.words.removesuffix('.')}. {advice}{alone}") from None
 

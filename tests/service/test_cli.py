@@ -260,6 +260,8 @@ storage: {{min_free_gib: 0}}
     assert f"{file} is correct; data is kept in" in told
     monkeypatch.chdir(tmp_path / "..")
     assert named_in({}) == "There is no config.yaml here, so all is by default: this"
+    by_variables = "There is no config.yaml here, so what no MKISO__ variable sets is by default: this"
+    assert named_in({"MKISO__PACS__HOST": "pacs"}) == by_variables
     assert "Start `mkiso serve`" in told
     assert "Is it switched on, and publishers.rimage right?" in told and "`publishers: {}`" in told
     assert "8 of these need attention." in told

@@ -351,7 +351,9 @@ def test_serve_says_which_configuration_it_starts_with(tmp_path: Path, is_there:
         ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr
     said = (
-        f"{tmp_path / 'config.yaml'} is" if is_there else "There is no config.yaml here, so all is by default: this is"
+        f"{tmp_path / 'config.yaml'} is"
+        if is_there
+        else "There is no config.yaml here, so what no MKISO__ variable sets is by default: this is"
     )
     assert (
         f"{said} the configuration that mkiso {program_version()} starts with. Data is kept in {tmp_path / 'data'}."
