@@ -155,6 +155,8 @@ class Soak:
         if answer.status_code != 200:
             body = answer.json()
             self._count(f"{answer.status_code} {body.get('code')}")
+            if body.get("code") == "unforeseen":
+                self._is_wrong(f"{accession_number}: {body.get('error')}")
             if len(body.get("error", "")) < 20:
                 self._is_wrong(f"{accession_number}: {answer.status_code} without a reason")
             return
