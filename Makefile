@@ -4,6 +4,7 @@
 # make test-unit       the unit tests alone (a few minutes; no other program needed)
 # make lint            lint, types and contracts alone
 # make coverage        all tests once more, and which lines none of them runs; nearly twice the time
+# make oldest          all tests with the oldest versions of what mkiso needs that pyproject.toml takes
 # make bench           measure mkiso beside dcmtk and genisoimage
 # make soak            mixed jobs with faults for an hour; MINUTES=5 for less
 # make mutants         change in one place at a time what decides whether a disc leaves, and see whether a test notices
@@ -27,7 +28,7 @@ SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 # Where it is set, each process of the tests would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs messages screenshots clean packages
+.PHONY: help demo test test-unit lint coverage oldest bench soak mutants fuzz docs messages screenshots clean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -44,6 +45,9 @@ coverage: $(VENV)/.installed packages
 	@rm -f .coverage .coverage.*
 	$(PYTEST)
 	$(BIN)/coverage report --skip-covered --sort=cover
+
+oldest:
+	@OLDEST=1 $(MAKE) test VENV=.venv-oldest
 
 test-unit: $(VENV)/.installed
 	$(PYTEST) -m 'not peer and not end_to_end' --ignore tests/webhook --ignore tests/archive --ignore tests/faults
@@ -82,7 +86,7 @@ packages:
 	@.ci/packages
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo-data .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-oldest build *.egg-info demo-data .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Dependencies follow pyproject.toml; a change of a source file alone installs that alone, without the network.

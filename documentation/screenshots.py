@@ -57,6 +57,7 @@ def _counter(browser: Chromium, place: Place) -> None:
     browser.until("!document.getElementById('whose').hidden")
     browser.until("document.querySelectorAll('#jobs > li').length > 0")
     browser.until("document.getElementById('robot').hidden")  # a busy machine may have made its answer late
+    browser.run("scrollTo(0, 0)")  # the patient stays in sight, and would cover a row of the whole page
     browser.picture(PICTURES / "counter.png")
 
 
