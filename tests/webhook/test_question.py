@@ -30,6 +30,13 @@ def test_a_de_identified_copy_is_a_question_of_its_own_without_priors() -> None:
         print_order(Query(b"accession_number=A1&deidentified=true"), ruled)
 
 
+@pytest.mark.parametrize("form", ["zip", "zip-encrypted", "iso-cms", "usb", "nonsense"])
+def test_a_print_of_another_format_is_refused_not_made_as_an_open_disc(form: str) -> None:
+    with pytest.raises(InvalidRequest, match="print without 'format'"):
+        print_order(Query(f"accession_number=A1&format={form}".encode()), SETTINGS)
+    assert print_order(Query(b"accession_number=A1&format=iso"), SETTINGS).format == "iso"
+
+
 def test_one_study() -> None:
     assert one_study(Query(b"accession_number=A1&_=123&other=x"), SETTINGS).accession_numbers == ("A1",)
 

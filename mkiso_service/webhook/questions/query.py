@@ -16,7 +16,7 @@ from mkiso.config.disc import Identity, Priors
 from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Server, Settings
 from mkiso.errors import BirthDateNeeded, InvalidRequest, PublisherUnknown
-from mkiso.formats.registry import FORMATS
+from mkiso.formats.registry import FORMATS, ISO
 from mkiso.languages import languages
 from mkiso.storage.room import size_words
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers
@@ -291,6 +291,10 @@ def print_order(query: Query, settings: Settings) -> Question:
     if query.yes("deidentified"):
         raise InvalidRequest(
             "De-identified copies aren't printed, since a label wouldn't say what they are: ask for a file."
+        )
+    if query.one("format") not in (None, ISO.name):
+        raise InvalidRequest(
+            "A publisher makes discs of one format, which anybody can read: print without 'format', or ask for a file."
         )
     numbers, selection = preview_of(query, settings)
     publisher = query.one("publisher") or settings.print.publisher
