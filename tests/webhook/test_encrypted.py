@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
-from mkiso.config.disc import Disc
+from mkiso.config.disc import Deidentified, Disc
 from mkiso.errors import InvalidRequest, StudyNotFound
 from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of
 from mkiso.study.question import Question
@@ -69,6 +70,23 @@ def test_nothing_that_is_kept_or_passed_on_opens_the_password(
     for text in (*written, caplog.text, asked["job"], str(question.parameters)):
         assert PASSWORD not in text
         assert asked["claim"] not in text
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_letter_with_the_password_is_offered_where_there_is_one(tmp_path: Path, copied: bool) -> None:
+    """Of a de-identified copy the button led to an error, always."""
+    offered = {"deidentified": Deidentified(secret=SecretStr("s" * 32))}
+    settings = settings_in(tmp_path).model_copy(update=offered)
+    scripts = Scripts(settings.storage)
+
+    def script(job_id: str, question: Question) -> Standing:
+        hand_over(scripts.storage, job_id, question.seal, PASSWORD)
+        return scripts.done(job_id, question)
+
+    with served(settings, Desk(script)) as client:
+        address = f"{ASK}&deidentified={str(copied).lower()}"
+        page = client.get(address, headers=BROWSER, follow_redirects=True).text
+        assert ("Show the password" in page, "Letter with the password" in page) == (True, not copied)
 
 
 def test_an_answer_that_is_never_given_keeps_no_disc_open(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:
