@@ -16,7 +16,7 @@ from mkiso.formats.registry import ISO
 from mkiso.implementation import program_version
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.layout import Layout
-from mkiso.media.names import PART, filename
+from mkiso.media.names import PART, filename, set_suffix
 from mkiso.storage.files import sync_file
 from mkiso.storage.shelf import Manifest, new_disc_id
 from mkiso.study.gate import CompleteStudies
@@ -130,7 +130,8 @@ def _manifest(
     layout, volume = disc.layout, disc.layout.volume
     there = {file.sop_instance_uid for file in layout.files}
     on_disc = (each.on_disc for each in studies.instances if each.arrival.sop_instance_uid in there)
-    several = layout.volume_id if form.is_encrypted else studies.patient_name
+    label = layout.volume_id.removesuffix(set_suffix(volume, is_part=studies.is_part))
+    several = label if form.is_encrypted else studies.patient_name
     return Manifest(
         disc_id=disc_id,
         first_disc=first_disc,

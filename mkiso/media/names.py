@@ -42,10 +42,15 @@ def file_set_id(base: str, volume: Volume = Volume(), *, is_part: bool = False) 
     Of several volumes each has its number at the end, of one width, so that labels sort. `is_part`: of selected series
     or studies, which it says before that.
     """
-    suffix = _PART * is_part
-    suffix += f"_{volume.number:0{len(str(volume.total))}d}OF{volume.total}" if volume.total > 1 else ""
+    suffix = set_suffix(volume, is_part=is_part)
     kept = d_characters(base)[: _FILE_SET_ID_CHARACTERS - len(suffix)].rstrip("_") or "MKISO"
     return kept + suffix
+
+
+def set_suffix(volume: Volume, *, is_part: bool) -> str:
+    """What a file-set ID says of its disc at its end."""
+    number = f"_{volume.number:0{len(str(volume.total))}d}OF{volume.total}" if volume.total > 1 else ""
+    return _PART * is_part + number
 
 
 def is_file_set_id(text: str) -> bool:

@@ -329,6 +329,17 @@ def test_only_an_open_file_may_have_the_patients_name(
     assert manifest.patient_name == "Known^Name"
 
 
+def test_the_file_of_an_encrypted_disc_says_once_which_of_a_set_it_is(
+    tmp_path: Path, small: None, studies: CompleteStudies
+) -> None:
+    """The volume's name was in it, which tells number and selection too: 20261129_SEL_1OF2-selected-1of2-….iso."""
+    part = told_of(studies, accession_numbers=("ACC1", "ACC2"), left_out=(Study("ACC1", "1.2.9", "HN-1"),))
+    proven = prove(written(laid_out(part, tmp_path), tmp_path))
+    told = manifests_of(replace(proven, form=FORMATS["iso-cms"]), "the job", settings(tmp_path))
+    assert {disc.volume_id for disc in told} == {f"ACC1_SEL_{number}OF3" for number in (1, 2, 3)}
+    assert {disc.filename for disc in told} == {"ACC1-selected.iso"}
+
+
 def test_a_manifest_names_the_source_of_a_study_where_there_are_several(one: CompleteStudies, tmp_path: Path) -> None:
     _, [of_one] = shelved_as(one, tmp_path / "one")
     [part] = one.retrieved.studies
