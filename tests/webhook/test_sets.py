@@ -9,10 +9,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from mkiso.config.disc import Deidentified
 from mkiso.config.settings import Settings
 from mkiso.storage.shelf import manifests, remove_old, whole_sets
-from tests.webhook.desk import Desk, Scripts
+from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ONE = "/api/iso/download?accession_number=A1"
 
@@ -259,3 +261,18 @@ def test_a_set_of_which_a_disc_is_missing_is_no_set(
     assert client.get(f"{ONE}&part=1&set={set_a}").json()["code"] == "other_set"
     job = next(iter(desk.standings))
     assert client.get(f"/api/iso/jobs/{job}/disc?part=1").status_code == 404
+
+
+def test_a_part_of_what_each_question_makes_anew_is_refused_at_once(tmp_path: Path) -> None:
+    """Each question for a de-identified disc of a set made another set, and then said that it was of another set."""
+    settings = settings_in(tmp_path).model_copy(update={"deidentified": Deidentified(secret=SecretStr("s" * 32))})
+    desk = Desk(Scripts(settings.storage).set_of(2))
+    with served(settings, desk) as client:
+        copy = f"{ONE}&deidentified=true"
+        refused = client.get(f"{copy}&part=1")
+        assert (refused.status_code, refused.json()["code"], desk.asked) == (400, "invalid_request", [])
+        assert "ask without 'part'" in refused.json()["error"]
+        told = client.get(copy).json()
+        named = client.get(f"{copy}&part=2&set={told['set']}")
+        assert (named.status_code, named.headers["location"]) == (303, told["parts"][1]["href"])
+        assert len(desk.asked) == 1

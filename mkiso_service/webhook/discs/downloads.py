@@ -36,6 +36,7 @@ PAGE_SECONDS = 3.0
 """How long a browser waits for a disc before it shows how the job stands."""
 LOOK_SECONDS = 5.0
 """How long the PACS has to say that a disc on the shelf is still right, before a job asks it."""
+_ONES_OWN = "Each question for {} makes discs of its own: ask without 'part', and take every disc at the job's address."
 
 
 class Downloads:
@@ -77,6 +78,8 @@ class Downloads:
             require_copies(self._settings.deidentified, question.selection)
             if "deidentify" not in caller_of(request).rights:
                 raise NotAllowed("You may have discs made, and no de-identified copies: an operator may.")
+            if part is not None and named is None:
+                raise InvalidRequest(_ONES_OWN.format("a de-identified copy"))
         if is_shown(request) and self._settings.identity.confirm_birth_date and not query.birth_date():
             return birth_date_page(request, question, [pair for pair in query.pairs if pair[0] != "birth_date"])
         if named is not None or request.method == "HEAD":  # what is on the shelf has addresses that lead to it
@@ -99,10 +102,7 @@ class Downloads:
                 "respond-async and ask for it at the job's address."
             )
         if in_header and query.part() is not None:  # which would lead on to where no password is told
-            raise InvalidRequest(
-                "Each question for an encrypted disc makes discs of its own: ask without 'part', and take every disc "
-                "at the job's address."
-            )
+            raise InvalidRequest(_ONES_OWN.format("an encrypted disc"))
         claim = new_claim()
         try:
             return await self._answered(request, replace(question, seal=seal_of(claim)), query, claim)
