@@ -183,8 +183,8 @@ class NamedKeys(TypedDict):
 
 class Made(TypedDict):
     """One who asked for one disc. `chosen` names the studies and series that alone were asked for; empty: all.
-    `priors`: earlier studies were to go beside them. `proves` is of a print: queued (the robot has everything) or done
-    (it says that the disc is made).
+    `priors`: earlier studies were to go beside them. `deidentified`: a copy that doesn't say whose it is. `proves` is
+    of a print: queued (the robot has everything) or done (it says that the disc is made).
     """
 
     time: str
@@ -196,6 +196,7 @@ class Made(TypedDict):
     accession_numbers: tuple[str, ...]
     chosen: str
     priors: bool
+    deidentified: bool
     patient_id: str
     publisher: str
     state: ShownState

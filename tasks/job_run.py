@@ -88,6 +88,7 @@ class JobRun(JobProgress):
             tuple(accession_numbers),
             publisher=name,
             format=form,
+            language=self.settings.disc.language,
             transfer_syntax=self.settings.disc.transfer_syntax,
             selection=selection,
             inbox=inbox,

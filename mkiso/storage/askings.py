@@ -13,11 +13,14 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from mkiso.config.disc import Disc
+from mkiso.config.section import TransferSyntax
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
 from mkiso.lines import append_line
 from mkiso.storage.files import json_lines
 from mkiso.storage.report_files import ASKED, file_of, make_folder
+from mkiso.study.question import ISO, Question
 from mkiso.study.selection import EVERYTHING, Selection
 
 By = Literal["page", "link", "program", "inbox"]
@@ -29,7 +32,8 @@ MAX_BYTES = 256 * 1024
 class Asking:
     """One who asked: `who` (a client's address), by our own page, a link in a browser or a program, or who sent to an
     inbox (`who`: AE title and address). What was asked for stands in each, since a job that waits has no report yet.
-    `user` and `name` are the person's or the key's, empty where nobody has to say.
+    `user` and `name` are the person's or the key's, empty where nobody has to say. `format` is of a download's discs;
+    `language` and `transfer_syntax` are the disc's, also where they are the site's.
     """
 
     time: str
@@ -41,25 +45,32 @@ class Asking:
     user: str = ""
     name: str = ""
     selection: Selection = EVERYTHING
+    format: str = ISO
+    language: str = ""
+    transfer_syntax: TransferSyntax = "as-archived"
+    deidentified: bool = False
 
 
 _ASKING = TypeAdapter(Asking)
 
 
-def asking(
-    who: str,
-    by: By,
-    kind: str,
-    accession_numbers: tuple[str, ...],
-    publisher: str,
-    *,
-    user: str = "",
-    name: str = "",
-    selection: Selection = EVERYTHING,
-) -> Asking:
-    """One who asks now."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Asking(now, who, by, kind, accession_numbers, publisher, user, name, selection)
+def asking(who: str, by: By, question: Question, disc: Disc, *, user: str = "", name: str = "") -> Asking:
+    """One who asks now. `disc`: what the question says nothing of."""
+    return Asking(
+        datetime.now(UTC).isoformat(timespec="milliseconds"),
+        who,
+        by,
+        question.kind,
+        question.accession_numbers,
+        question.publisher,
+        user,
+        name,
+        question.selection,
+        question.format,
+        disc.language,
+        disc.transfer_syntax,
+        question.deidentified,
+    )
 
 
 def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:

@@ -120,9 +120,10 @@ class FoundStudy:
 class JobFacts:
     """What is told of a job to everybody. `stage` is in words an operator reads; `studies` is empty until the PACS has
     answered and all of it is of one patient; `proves` is of a print: queued or done. `format` is of a download's discs,
-    `transfer_syntax` what their images are stored as. `selection`: what was chosen; `is_part`: the disc lacks something
-    of the studies or accession numbers that stand on it, and says so. `deidentified`: the disc is a copy that doesn't
-    say whose it is, nor do the facts but for the numbers that were asked for.
+    `language` that of their pages, `transfer_syntax` what their images are stored as. `selection`: what was chosen;
+    `is_part`: the disc lacks something of the studies or accession numbers that stand on it, and says so.
+    `deidentified`: the disc is a copy that doesn't say whose it is, nor do the facts but for the numbers that were
+    asked for.
     """
 
     job_id: Uuid
@@ -137,6 +138,7 @@ class JobFacts:
     publisher: str = ""
     proves: str = ""
     format: str = "iso"
+    language: str = ""
     transfer_syntax: TransferSyntax = "as-archived"
     selection: Selection = EVERYTHING
     is_part: bool = False

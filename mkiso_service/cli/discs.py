@@ -281,7 +281,7 @@ def cancel(client: Client, job_id: str) -> None:
 @click.option(
     "--paper", type=click.Choice(["a4", "insert"]), default="a4", show_default=True, help="insert: 12 cm, for the case."
 )
-@click.option("--language", default="", metavar="CODE", help="Such as de. Default: disc.language.")
+@click.option("--language", default="", metavar="CODE", help="Such as de. Default: the disc's.")
 @of_a_service
 def letter(client: Client, job_id: str, output: str | None, paper: str, language: str, *, force: bool) -> None:
     """Write the letter that goes with a job's discs. It is for the patient; JOB is the job's id, as `mkiso

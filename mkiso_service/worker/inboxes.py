@@ -30,6 +30,7 @@ from mkiso.sources.registry import sources_of
 from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.askings import asking, askings_of, write_asking
 from mkiso.storage.report import readable_report
+from mkiso.study.question import Question
 from mkiso.study.text import text
 from mkiso_service.prefect.environment import INBOX
 from tasks.cleaning import standings
@@ -219,10 +220,12 @@ class InboxWatch:
                 deployment.id, parameters=parameters, idempotency_key=key, name=f"{study.inbox} {number or 'study'}"
             )
         job_id, publisher = str(run.id), "" if after else rules.publisher
-        storage, kind = self._settings.storage, "print" if publisher else "download"
+        storage = self._settings.storage
+        question = Question("print" if publisher else "download", numbers, publisher, format=rules.format)
         if not askings_of(storage, job_id):
             for sender in sent.senders or ("",):
-                write_asking(storage, job_id, asking(sender, "inbox", kind, numbers, publisher, name=study.inbox))
+                asks = asking(sender, "inbox", question, self._settings.disc, name=study.inbox)
+                write_asking(storage, job_id, asks)
         study.note_asked((*asked, replace(wanted, job_id=job_id)))
         self._known.pop(study, None)
         log.info("%d images for %s are settled: job %s.", wanted.instances, study.inbox, job_id)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from mkiso.config.disc import Disc
 from mkiso.config.storage import Storage
 from mkiso.storage import kept_reports as module
 from mkiso.storage.askings import asking, write_asking
@@ -27,7 +28,7 @@ def test_what_was_written_within_one_tick_of_the_clock_is_read_again(tmp_path: P
     kept, job_id = KeptReports(storage), str(uuid4())
     for number, status in enumerate(("running", "done", "failed"), 1):
         write_report(storage, JobReport(job_id, "download", ("A1",), status=status))  # type: ignore[arg-type]
-        write_asking(storage, job_id, asking("127.0.0.1", "page", "download", ("A1",), ""))
+        write_asking(storage, job_id, asking("127.0.0.1", "page", Question("download", ("A1",)), Disc()))
         at_one_time(storage.reports_dir)
         assert [report.status for report in kept.look().reports] == [status]
         assert len(kept.look().askings[job_id]) == number
@@ -37,7 +38,7 @@ def test_only_files_of_jobs_count_and_no_folder_is_no_report(tmp_path: Path) -> 
     storage = Storage(data_dir=tmp_path)
     kept, job_id = KeptReports(storage), str(uuid4())
     assert kept.look() == ([], {})
-    asked = asking("127.0.0.1", "page", "download", ("A1",), "")
+    asked = asking("127.0.0.1", "page", Question("download", ("A1",)), Disc())
     write_asking(storage, job_id, asked)
     (storage.reports_dir / "notes.asked").write_bytes((storage.reports_dir / f"{job_id}.asked").read_bytes())
     assert kept.look().askings == {job_id: (asked,)}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mkiso.config.disc import Disc
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.receiver.pushed import PushedStudy
@@ -16,6 +17,7 @@ from mkiso.storage.askings import asking, askings_of, write_asking
 from mkiso.storage.files import sha256_of
 from mkiso.storage.job import Job
 from mkiso.study.models import Arrival
+from mkiso.study.question import Question
 
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
 STUDY = "1.2.840.99999"
@@ -40,7 +42,7 @@ def of_askers(folder: Path) -> Lines:
     storage = Storage(data_dir=folder)
 
     def add(uid: str) -> None:
-        write_asking(storage, JOB, asking(uid, "program", "download", ("A1",), ""))
+        write_asking(storage, JOB, asking(uid, "program", Question("download", ("A1",)), Disc()))
 
     return add, lambda: {each.who for each in askings_of(storage, JOB)}, storage.reports_dir / f"{JOB}.asked"
 

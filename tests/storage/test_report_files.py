@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 from prefect._internal.uuid7 import uuid7
 
+from mkiso.config.disc import Disc
 from mkiso.config.settings import Prefect, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, PasswordGone, StorageUnreadable
@@ -52,7 +53,7 @@ def id_of(moment: float) -> str:
 
 
 def asked_by(who: str) -> Any:
-    return asking(who, "page", "download", ("A1",), "")
+    return asking(who, "page", Question("download", ("A1",)), Disc())
 
 
 def report_of(job_id: str, status: Status = "done", **facts: Any) -> JobReport:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.config.access import SignIn
+from mkiso.config.disc import Disc
 from mkiso.config.storage import Storage
 from mkiso.publishers import OrderBook, Watch
 from mkiso.publishers.lock import publisher_lock
@@ -14,6 +15,7 @@ from mkiso.storage.key_use import KeyUse
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.sessions import PersonSessions, Session
 from mkiso.storage.shelf import shelve
+from mkiso.study.question import Question
 from tests.storage.test_shelf import IMAGE, manifest
 
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
@@ -39,7 +41,7 @@ def told(storage: Storage) -> None:
 
 
 def asked(storage: Storage) -> None:
-    write_asking(storage, JOB, asking("127.0.0.1", "program", "download", ("A1",), ""))
+    write_asking(storage, JOB, asking("127.0.0.1", "program", Question("download", ("A1",)), Disc()))
 
 
 def signed_in(storage: Storage) -> None:

@@ -143,8 +143,10 @@ def report_of(job_id: str, question: Question) -> JobReport:
         question.accession_numbers,
         publisher=question.publisher,
         format=question.format,
+        language=question.language or "en",
         transfer_syntax=stored_as(question),
         selection=question.selection,
+        deidentified=question.deidentified,
     )
 
 
@@ -190,6 +192,7 @@ class Scripts:
             format=question.format,
             transfer_syntax=stored_as(question),
             selection=question.selection,
+            deidentified=question.deidentified,
         )
         shelve(self.storage, image, manifest, marks_of(content))
         return manifest.disc_id

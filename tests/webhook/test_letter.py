@@ -34,6 +34,15 @@ def test_a_made_disc_has_a_letter(client: httpx.Client, settings: Settings) -> N
     assert f'"{job_id}/letter.pdf"' in page and f'"{job_id}/letter.pdf?paper=insert"' in page
 
 
+def test_a_letter_speaks_the_language_of_its_disc(client: httpx.Client) -> None:
+    """A Thai disc had a letter in the site's language wherever nobody said it once more."""
+
+    for asked, named, spoken in (("", {}, "en"), ("de", {}, "de"), ("de", {"language": "es"}, "es")):
+        query = {"accession_number": "A1", "language": asked}
+        job_id = client.get("/api/iso/download", params=query, headers=ASYNC).json()["job_id"]
+        assert f"/Lang ({spoken})".encode() in letter_of(client, job_id, **named).content
+
+
 def test_a_file_that_is_no_disc_has_a_letter_and_no_insert(client: httpx.Client) -> None:
     job_id = client.get("/api/iso/download?accession_number=A1&format=zip", headers=ASYNC).json()["job_id"]
     page = client.get(f"/api/iso/jobs/{job_id}", headers={"Accept": "text/html"}).text

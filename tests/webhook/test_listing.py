@@ -13,8 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from prefect._internal.uuid7 import uuid7
+from pydantic import SecretStr
 
-from mkiso.config.disc import Identity
+from mkiso.config.disc import Deidentified, Disc, Identity
 from mkiso.config.settings import Audit, Settings
 from mkiso.errors import JobStopped, PacsBusy
 from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
@@ -89,6 +90,30 @@ def test_everybody_sees_how_each_disc_stands(tmp_path: Path) -> None:
         [disc] = jobs[5]["job"]["discs"]
         assert client.get(disc["href"]).status_code == 200
         assert "Anna" not in client.get(f"/api/iso/jobs/{jobs[3]['job']['job_id']}").text
+
+
+def test_a_job_that_never_began_is_told_as_it_was_asked_for(tmp_path: Path) -> None:
+    """Asked again, an open file came for an encrypted one, and the patient's own disc for a de-identified copy."""
+    offered = {"deidentified": Deidentified(secret=SecretStr("s" * 32)), "disc": Disc(transfer_syntax="explicit-le")}
+    settings, desk = settings_in(tmp_path).model_copy(update=offered), Desk(lambda job_id, question: "cancelled")
+    asked: tuple[dict[str, str], ...] = (
+        {},
+        {"format": "zip-encrypted", "language": "th"},
+        {"transfer_syntax": "as-archived"},
+        {"deidentified": "true"},
+    )
+    with served(settings, desk) as client:
+        for query in asked:
+            client.get("/api/iso/download", params={"accession_number": "A1", **query}, headers=ASYNC)
+        jobs = [each["job"] for each in reversed(listed(client))]
+        assert jobs == [client.get(f"/api/iso/jobs/{job['job_id']}").json() for job in jobs]
+    facts = ("format", "language", "transfer_syntax", "deidentified")
+    assert [tuple(job[fact] for fact in facts) for job in jobs] == [
+        ("iso", "en", "explicit-le", False),
+        ("zip-encrypted", "th", "explicit-le", False),
+        ("iso", "en", "as-archived", False),
+        ("iso", "en", "explicit-le", True),
+    ]
 
 
 def test_those_who_join_a_job_are_named_with_it(tmp_path: Path) -> None:

@@ -759,6 +759,23 @@ def test_what_is_asked_again_is_of_the_same_kind(browser: Chromium, tmp_path: Pa
         assert (desk.asked[-1].format, desk.asked[-1].transfer_syntax) == ("iso", "")
 
 
+def test_what_is_asked_again_is_of_the_same_language(browser: Chromium, tmp_path: Path) -> None:
+    """A program has a disc made in a patient's language, and a clerk the same once more."""
+    settings = settings_in(tmp_path)
+    desk = Desk(Scripts(settings.storage).failed(PacsBusy("A701 from 10.0.0.1.")))
+    with with_pacs(settings, tmp_path / "pacs", "Z1") as settings, served(settings, desk) as client:
+        client.get("/api/iso/download?accession_number=Z1&language=th", headers={"Prefer": "respond-async"})
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.until_reads("#jobs .job .state", "Failed")
+        browser.run("document.querySelector('#jobs .again').focus()")
+        browser.press(" ")
+        clerk.sees()
+        clerk.says_yes()
+        until(lambda: len(desk.asked) == 2)
+        assert [each.language for each in desk.asked] == ["th", "th"]
+
+
 def test_without_javascript_the_page_says_so_and_offers_no_form(browser: Chromium, tmp_path: Path) -> None:
     with served(settings_in(tmp_path), Desk()) as client:
         browser.call("Emulation.setScriptExecutionDisabled", value=True)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from mkiso.config.access import Auth, Key
-from mkiso.config.disc import Identity
+from mkiso.config.disc import Disc, Identity
 from mkiso.config.publishers import CStore
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
@@ -23,6 +23,7 @@ from mkiso.languages import language
 from mkiso.publishers.orderbook import OrderBook, State
 from mkiso.storage.askings import asking, write_asking
 from mkiso.storage.report import JobReport, write_report
+from mkiso.study.question import Question
 from peers.browser import Browser
 from peers.ports import free_port
 from tests.webhook.browsers import BROWSERS, browser_of, goes_to, is_right, refusals, text
@@ -55,7 +56,8 @@ def site(tmp_path: Path) -> Iterator[Settings]:
 def ordered(storage: Storage, *numbers: str, by: str, state: State = "given") -> None:
     """An order that the robot has taken, or may have."""
     book, job_id = OrderBook.of(storage.orders_dir, numbers), str(uuid4())
-    write_asking(storage, job_id, asking("10.0.0.7", "page", "print", numbers, "rimage", user=by, name=by))
+    question = Question("print", numbers, "rimage")
+    write_asking(storage, job_id, asking("10.0.0.7", "page", question, Disc(), user=by, name=by))
     book.ask(job_id)
     entry = book.open(job_id, 0, "rimage")
     book.begin(entry)

@@ -234,7 +234,8 @@ def test_nobody_named_owns_nothing(tmp_path: Path) -> None:
 
 
 def test_who_made_what(tmp_path: Path) -> None:
-    settings = with_keys(tmp_path).model_copy(update={"priors": Priors(count=1)})
+    offered = {"priors": Priors(count=1), "deidentified": Deidentified(secret=SecretStr("s" * 32))}
+    settings = with_keys(tmp_path).model_copy(update=offered)
     with served(settings, Desk(Scripts(settings.storage).done)) as client:
         key = {"X-API-Key": KEYS["disc"]}
         for number in ("A1", "=cmd()"[:6]):
@@ -256,7 +257,12 @@ def test_who_made_what(tmp_path: Path) -> None:
             client.get("/api/iso/download", params=asked, headers={**ASYNC, **shared})
         told = [(row["chosen"], row["priors"]) for row in client.get("/api/iso/made", headers=shared).json()["made"]]
         assert told[:3] == [("studies  series 1.2.3", True), ("", True), ("", False)]
+        copied = {"accession_number": "A4", "deidentified": "true"}
+        assert client.get("/api/iso/download", params=copied, headers={**ASYNC, **shared}).status_code == 202
+        newest = client.get("/api/iso/made", headers=shared).json()["made"][:2]
+        assert [(row["accession_numbers"], row["deidentified"]) for row in newest] == [(["A4"], True), (["A3"], False)]
         page = client.get("/api/iso/made", headers={**shared, **BROWSER})
+        assert ">A4 (de-identified copy)<" in page.text
         written = [f">{cell}<" in page.text for cell in ("A3 (selection)", "A3 (with earlier examinations)", "A3")]
         assert written == [False, True, True] and ">A3 (selection, with earlier examinations)<" in page.text
         assert "<table" in page.text and "=cmd()" in page.text

@@ -60,10 +60,8 @@ class AskedJobs:
 
     def _note_asking(self, request: Request, question: Question, job_id: str) -> None:
         by = _BY.get(sender_of_request(request).kind, "link")
-        caller, numbers = caller_of(request), question.accession_numbers
-        client = client_of(request)
-        who = {"user": caller.user, "name": caller.name}
-        asks = asking(client, by, question.kind, numbers, question.publisher, **who, selection=question.selection)
+        caller, disc = caller_of(request), self._settings.as_asked(question.language, question.transfer_syntax).disc
+        asks = asking(client_of(request), by, question, disc, user=caller.user, name=caller.name)
         try:
             write_asking(self._settings.storage, job_id, asks)
         except OSError as error:  # a list without a name is no reason for no disc

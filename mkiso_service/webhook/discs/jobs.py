@@ -290,8 +290,18 @@ def gone(report: JobReport) -> Standing:
 
 def waiting(job_id: str, told: Asking) -> JobReport:
     """Of a job that has been asked for and that no report tells of yet."""
-    kind, numbers, chosen = told.kind, told.accession_numbers, told.selection
-    return JobReport(job_id, kind, numbers, publisher=told.publisher, updated=told.time, selection=chosen)
+    return JobReport(
+        job_id,
+        told.kind,
+        told.accession_numbers,
+        publisher=told.publisher,
+        format=told.format,
+        language=told.language,
+        transfer_syntax=told.transfer_syntax,
+        selection=told.selection,
+        updated=told.time,
+        deidentified=told.deidentified,
+    )
 
 
 def as_it_stands(report: JobReport, standing: Standing | None) -> JobReport:

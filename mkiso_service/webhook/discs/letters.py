@@ -11,7 +11,7 @@ from starlette.responses import Response
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
-from mkiso.languages import Language, language
+from mkiso.languages import Language, language, languages
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.webhook.answers.errors import job_address
 from mkiso_service.webhook.audit import Trail
@@ -38,13 +38,14 @@ class Letters:
         told to nobody else.
         """
         query = Query(request.scope["query_string"])
-        spoken, paper = language(query.language() or self._settings.disc.language), query.paper()
+        asked, paper = query.language(), query.paper()
         report = await self._jobs.made(request.path_params["job_id"])
         if report.deidentified:
             raise InvalidRequest("A de-identified copy is no patient's disc: no letter goes with it.")
         await self._trail.listed(request, ", ".join(numbers_on(report)))
         claim = await self._passwords.claim_of(request) if request.method == "POST" else ""
         password = await self._passwords.look(report, claim) if claim else ""
+        spoken = self._spoken(asked or report.language)
         async with self._writing:
             content = await asyncio.to_thread(self._written, report, spoken, paper, password)
         if claim:
@@ -58,6 +59,10 @@ class Letters:
         address, has_pages = self._address(report), self._has_pages(report)
         letter = letter_of(report, self._settings.disc, address, has_pages=has_pages, password=password)
         return pdf(letter, spoken, paper)
+
+    def _spoken(self, code: str) -> Language:
+        """The site's where nothing else is said, or the disc was made by a version that spoke others."""
+        return language(code if code in languages() else self._settings.disc.language)
 
     def _address(self, report: JobReport) -> str:
         """Of the job, as browsers reach it; empty where the site doesn't say how."""

@@ -179,7 +179,7 @@ async function order(...kinds) {
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
     const looked = Boolean(unclear || (again?.looked && again.kind === kind && again.publisher === publisher)); // as the button says
-    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold, looked, stored: again?.kind === kind && stored } : { format, stored }), shown, birthDate });
+    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold, looked, stored: again?.kind === kind && stored } : { format, stored }), language: again?.language, shown, birthDate });
     $("problem").textContent = problem;
     refused = Boolean(problem);
     if (problem) return;
@@ -187,7 +187,7 @@ async function order(...kinds) {
   if (asking === question.numbers) asking = [];
 }
 
-async function ask(kind, { question, format, stored, publisher, ordersTold, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
+async function ask(kind, { question, format, stored, language, publisher, ordersTold, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
   const { numbers } = question;
   const several = kind === "download" && numbers.length > 1;
   const query = new URLSearchParams({
@@ -196,6 +196,7 @@ async function ask(kind, { question, format, stored, publisher, ordersTold, show
     ...(birthDate && { birth_date: birthDate }),
     ...(format && { format }),
     ...(stored && { transfer_syntax: stored }),
+    ...(language && { language }),
     ...(publisher && { publisher }),
     ...(ordersTold !== undefined && { orders_told: ordersTold }),
     ...(looked && { confirm_reprint: "true" }),
