@@ -67,7 +67,8 @@ class DiscRequest:
     def whose(self) -> dict[str, Parameter]:
         """The parameters that say of whom a disc is, and of what."""
         chosen = {"study_uid": list(self.selection.studies), "series_uid": list(self.selection.series)}
-        return {"birth_date": self.birth_date, "priors": self.priors, **chosen}
+        deidentified = "true" if self.deidentified else ""
+        return {"birth_date": self.birth_date, "priors": self.priors, "deidentified": deidentified, **chosen}
 
     def parameters(self, numbers: str) -> dict[str, Parameter]:
         """Those of every disc; `numbers` is what the accession numbers are called."""
@@ -115,8 +116,7 @@ class Client:
         """Start, or join, the job that makes a disc of one patient's studies."""
         is_one = len(request.accession_numbers) == 1
         address, name = ("download", "accession_number") if is_one else ("download-multiple", "accession_numbers")
-        deidentified = "true" if request.deidentified else ""
-        asked = {**request.parameters(name), "format": request.form, "deidentified": deidentified}
+        asked = {**request.parameters(name), "format": request.form}
         answer = self._start("GET", f"/api/iso/{address}", asked)
         return AskedDisc(str(answer["job_id"]), str(answer.get("claim", "")))
 

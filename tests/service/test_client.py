@@ -228,6 +228,13 @@ def test_earlier_studies_are_shown_and_asked_for(
     assert all(f"priors={query}" in path for path, _ in script.asked[:2])
 
 
+def test_a_copy_is_looked_up_as_one(script: Script, url: str, tmp_path: Path) -> None:
+    """At a site where earlier studies go beside all else, the question named them, and the copy has none."""
+    code, told = at_a_terminal("y", "burn", "A1", "--deidentified", "-o", str(tmp_path / "x.iso"), "--url", url)
+    assert code == 0, told
+    assert ["deidentified=true" in path for path, _ in script.asked[:2]] == [True, True]
+
+
 def test_a_folder_that_cannot_be_written_is_found_before_the_disc_is_made(
     script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
