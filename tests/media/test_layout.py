@@ -10,10 +10,13 @@ import pytest
 from mkiso.errors import ConfigurationError, TooLargeForMedium
 from mkiso.formats.iso import Iso, master
 from mkiso.formats.proof import verify_image
+from mkiso.formats.zip_encrypted import new_password
 from mkiso.languages import language
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
+from mkiso.media.envelopes import Envelopes
 from mkiso.media.layout import Layout, LayoutOptions, lay_out
+from mkiso.media.names import set_suffix
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
@@ -146,6 +149,23 @@ def test_the_patient_apis_name_is_shown_and_not_written_over_dicom(tmp_path: Pat
     assert "นางสาว ตัวอย่าง" in page(layout, "INDEX.HTM")
     assert "นางสาว".encode() not in (tmp_path / "d" / "DICOMDIR").read_bytes()
     assert b"Example^Anna" in (tmp_path / "d" / "DICOMDIR").read_bytes()
+
+
+@pytest.mark.parametrize("total", [2, 12])
+def test_sets_of_one_day_are_told_apart_by_their_labels(tmp_path: Path, total: int) -> None:
+    """The date left no room for the letters: each encrypted set of ten discs or more was 20260213_01OF10."""
+    words: dict[str, set[str]] = {}
+    for patient in ("HN-1", "HN-2"):
+        files = [make_study(tmp_path / patient / number, number, patient, kinds={"ct": 1}) for number in ("A1", "A2")]
+        studies = passed(instances([file for each in files for file in each]))
+        for number, one in enumerate(studies.instances, 1):
+            options = LayoutOptions(settings(tmp_path), CREATED, envelopes=Envelopes(new_password()))
+            folder, volume = tmp_path / patient / f"disc{number}", Volume(number, total)
+            layout = lay_out(Part((studies,), (one,)), options, folder, volume=volume)
+            end = set_suffix(volume, is_part=False)
+            assert layout.volume_id.startswith("0213_") and layout.volume_id.endswith(end)
+            words.setdefault(patient, set()).add(layout.volume_id.removesuffix(end))
+    assert [len(those) for those in words.values()] == [1, 1] and len(set.union(*words.values())) == 2
 
 
 def test_a_volume_of_a_set_says_so(tmp_path: Path) -> None:
