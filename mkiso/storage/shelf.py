@@ -123,7 +123,11 @@ def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> M
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    sync_folder(storage.discs_dir)
+    try:
+        sync_folder(storage.discs_dir)
+    except BaseException:
+        _remove(storage, [manifest.disc_id])
+        raise
     return stored
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import mkiso.storage.shelf as shelf
 from mkiso.config.disc import Viewer
 from mkiso.config.storage import Storage
 from mkiso.media.viewer import bundle_viewer
@@ -49,6 +51,23 @@ def test_a_disc_that_finds_no_room_on_the_shelf_leaves_nothing_there(disk: Path)
     filler.unlink()
     shelved = shelve(storage, *disc_in(disk))
     assert manifests(storage) == [shelved]
+
+
+def test_a_disc_whose_name_does_not_reach_the_disk_is_not_on_the_shelf(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was moved there already; no file system here fails at that moment by itself."""
+    storage = Storage(data_dir=disk)
+
+    def fails(folder: Path) -> None:
+        assert list(folder.glob("*/manifest.json"))
+        raise OSError(errno.EIO, "Input/output error")
+
+    disc = disc_in(disk)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(shelf, "sync_folder", fails)
+        shelve(storage, *disc)
+    assert list(storage.discs_dir.iterdir()) == []
 
 
 def test_a_set_of_which_one_disc_finds_no_room_leaves_none_on_the_shelf(disk: Path, tmp_path: Path) -> None:
