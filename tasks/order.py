@@ -8,7 +8,17 @@ from dataclasses import replace
 from mkiso.audit.messages import Left
 from mkiso.errors import MkisoError, PrintUncertain
 from mkiso.formats.proven_set import ProvenSet
-from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, follow, give, require_same_discs
+from mkiso.publishers import (
+    Order,
+    OrderBook,
+    Publisher,
+    Receipt,
+    Watch,
+    follow,
+    give,
+    may_be_given,
+    require_same_discs,
+)
 from mkiso.publishers.export import audited
 from mkiso.publishers.orderbook import take_over
 from mkiso.publishers.orders import image_orders, images_of, proved_by, require_told, study_order, words_of
@@ -84,7 +94,7 @@ def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, ord
                 f"{error.words} Retry of this run gives it the rest. Else throw away what it has made of the set."
             ) from None
         except OSError:  # mkiso's own disk is full: what is told of the end says to look at the publisher first
-            if number:
+            if number or may_be_given(order, run.settings.storage.orders_dir):
                 run.report = replace(run.report, proves="queued")
             raise
         _note(run, receipt)

@@ -9,7 +9,7 @@ from mkiso.config.robots import RobotKind
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso.publishers.cstore import CStorePublisher
-from mkiso.publishers.desk import cancel, follow, give, require_same_discs
+from mkiso.publishers.desk import cancel, follow, give, may_be_given, require_same_discs
 from mkiso.publishers.epson import EpsonPublisher
 from mkiso.publishers.folder import JsonFolderPublisher
 from mkiso.publishers.hotfolder import FolderPublisher
@@ -28,6 +28,7 @@ __all__ = [
     "cancel",
     "follow",
     "give",
+    "may_be_given",
     "publisher_of",
     "require_same_discs",
 ]

@@ -68,6 +68,12 @@ def require_same_discs(orders: Sequence[Order], orders_dir: Path) -> None:
             raise PrintUncertain(OTHER_IMAGES + THROW_AWAY)
 
 
+def may_be_given(order: Order, orders_dir: Path) -> bool:
+    """Whether the publisher may have it, by what this job could write down."""
+    entry = latest(OrderBook.of(orders_dir, order.questions).pages(), order.job_id, order.volume.number)
+    return entry is not None and entry.state not in NOTHING_MADE
+
+
 def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> Receipt:
     """Follow a given order to the end that the publisher can tell of; for a DICOM relay that is at once.
 

@@ -52,6 +52,7 @@ from mkiso.storage.report import LOOK_FIRST, JobReport, read_report, write_repor
 from mkiso.study.models import Arrival, Patient, Volume
 from mkiso.study.selection import EVERYTHING, Selection
 from peers.corpus import make_study
+from peers.small_disk import fill, small_disk
 from tasks.job_run import JobRun
 from tasks.step import step
 from tests.media.discs import CREATED, instances, passed
@@ -205,6 +206,36 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
         with pytest.raises(StorageFull):
             order_steps.give_orders.fn(run := begin(), publisher, proven.studies[0], [order, order])
         assert run.report.proves == proves
+
+
+@pytest.mark.parametrize(("full_after", "proves"), [("the ticket", "queued"), ("the question", "")])
+def test_whoever_asks_is_told_to_look_where_an_order_finds_no_room_to_be_kept(
+    begin: Callable[..., JobRun],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    full_after: str,
+    proves: str,
+) -> None:
+    """The robot has it, and the order book can't say so; before, a program was told to come back for the disc."""
+    proven, publisher = proved(tmp_path), publisher_of("robot", settings)
+    place = publisher.place
+
+    def places(*values: Any) -> Receipt:
+        receipt = place(*values)
+        fill(disk)
+        return receipt
+
+    with small_disk(settings.storage.data_dir, "size=1m") as disk:
+        [order] = order_steps.orders_of_images.fn(run := begin(), publisher, proven)
+        OrderBook.of(settings.storage.orders_dir, order.questions).ask(JOB)
+        if full_after == "the question":
+            fill(disk)
+        monkeypatch.setattr(publisher, "place", places)
+        with pytest.raises(StorageFull):
+            order_steps.give_orders.fn(run, publisher, proven.studies[0], [order])
+        assert run.report.proves == proves
+        assert len(list((tmp_path / "robot").glob("*.JSON"))) == bool(proves)
 
 
 def exports(settings: Settings) -> list[str]:
