@@ -29,6 +29,11 @@ class MkisoError(Exception):
         self.words = words
         self.details = details
 
+    @property
+    def line(self) -> str:
+        """It as logs and Prefect have it; read back by error_of."""
+        return f"{self.words} [{self.code}]"
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.words, self.details))
 
@@ -515,8 +520,8 @@ class StorageUnreadable(RetriableError):
     code = "storage_unreadable"
     http_status = 503
     meaning = (
-        "a file of mkiso's own is there and can't be read (too many open files, no permission, a failing disk), or its "
-        "storage hangs"
+        "a file of mkiso's own can't be read or written (too many open files, no permission, a file system that has "
+        "become read-only, a failing disk), or its storage hangs"
     )
     remedy = "ask again; if it stays, run `mkiso doctor`, and look at the disk, or at the server of the share"
 
@@ -555,6 +560,12 @@ def why_refused(error: OSError) -> str:
     """
     reason = error.strerror or type(error).__name__
     return f"{reason}; if it came after mkiso's start, restart mkiso" if error.errno == errno.EROFS else reason
+
+
+def error_of(line: str) -> MkisoError | None:
+    """The error that was told on a line (MkisoError.line), without its details; None where it tells of none."""
+    words, _, code = line.removesuffix("]").rpartition(" [")
+    return next((kind(words) for kind in kinds() if line.endswith("]") and kind.code == code), None)
 
 
 def kinds() -> Iterator[type[MkisoError]]:

@@ -94,6 +94,16 @@ def use_up_names(folder: Path) -> list[Path]:
 
 
 @contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A file system that takes nothing for a while: EROFS, as the kernel makes one whose disk fails."""
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+
+
+@contextmanager
 def failing(file: Path) -> Iterator[None]:
     """A file that the system can't read for a while: EIO."""
     kept = file.rename(file.with_name(f"{file.name}.kept"))

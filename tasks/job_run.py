@@ -129,8 +129,8 @@ class JobRun(JobProgress):
         failure = failure_of(error, self.job.kind)
         if failure is not error and not is_stopped:
             self.job.keep_fault(error)
-        self.log.error("%s [%s]", failure.words, failure.code)
-        self.state = Failed(message=f"{failure.words} [{failure.code}]")
+        self.log.error("%s", failure.line)
+        self.state = Failed(message=failure.line)
         # Room is made first: on a disk that is full nothing else could say how the job ended.
         if self.settings.storage.keep_failed_hours == 0 or isinstance(failure, PatientMismatch):
             self.job.discard()

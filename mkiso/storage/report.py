@@ -25,7 +25,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, StorageUnreadable, Unforeseen
 from mkiso.storage.files import Unreadable, read_json
 from mkiso.storage.report_files import REPORT, file_of, write_file
-from mkiso.storage.room import NO_ROOM
+from mkiso.storage.room import NO_ROOM, UNUSABLE
 from mkiso.study.selection import EVERYTHING, Selection
 
 Status = Literal["running", "done", "failed"]
@@ -77,9 +77,15 @@ def failure_of(error: BaseException, kind: str) -> MkisoError:
     advice = after_a_break(kind, "" if kind == "archive" else "No disc was made.")
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return StorageFull(f"The disk of mkiso is full. Make room there, then retry the run. {advice}".rstrip())
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        why = os.strerror(error.errno)  # the system's own words, and never the name of a file
+        return StorageUnreadable(
+            f"mkiso can't read or write the job's files: {why}. Have the administrator run `mkiso doctor` and look at "
+            f"the disk, then retry the run. {advice}".rstrip()
+        )
     what = type(error).__name__
     if isinstance(error, OSError) and error.errno:
-        what += f" ({os.strerror(error.errno)})"  # the system's own words, and never the name of a file
+        what += f" ({os.strerror(error.errno)})"
     where = "".join(f" at {frame.name}, line {frame.lineno}" for frame in extract_tb(error.__traceback__)[-1:])
     return Unforeseen(
         f"An unexpected fault in mkiso: {what}{where}. fault.txt in the job's folder says more. "

@@ -15,6 +15,8 @@ from mkiso.languages import SOURCE, language
 GIB = 1 << 30
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that there is none."""
+UNUSABLE = (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+"""How it says that a disk fails or went away, is mounted read-only by now, isn't ours, or that too much is open."""
 _LONGEST_NAME = 255
 """Bytes of a file's name (limits.h: NAME_MAX)."""
 _OF_KERNEL = ("/proc", "/sys")

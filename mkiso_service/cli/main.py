@@ -54,7 +54,7 @@ def run(arguments: list[str] | None = None) -> int:
             click.echo(problem, err=True)
         return MISUSED
     except MkisoError as error:
-        click.echo(f"{error.words} [{error.code}]", err=True)
+        click.echo(error.line, err=True)
         return FAILED
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)

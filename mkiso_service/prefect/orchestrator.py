@@ -19,9 +19,9 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from mkiso.config.settings import Settings
-from mkiso.errors import JobNotFound, OrchestratorUnavailable, PrintUncertain, QueueFull
+from mkiso.errors import JobNotFound, MkisoError, OrchestratorUnavailable, PrintUncertain, QueueFull, error_of
 from mkiso.storage.report import find_report
-from mkiso.study.question import Question
+from mkiso.study.question import Kind, Question
 from mkiso_service.prefect import workers
 from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.environment import INBOX, REQUEST_ID_LABEL, api_url, not_taken
@@ -33,8 +33,8 @@ SUSPENDED: Standing = "suspended"
 ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cancelled"))
 
 DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
-FLOWS = frozenset(name.partition("/")[0] for name in (*DEPLOYMENTS.values(), INBOX))
-"""The flows whose runs are jobs."""
+FLOWS: Mapping[str, Kind] = {"make_disc": "download", "print_disc": "print", INBOX.partition("/")[0]: "print"}
+"""The flows whose runs are jobs, and of which kind."""
 
 ASK_LABEL = "mkiso.ask"
 """The label of a run that holds which single question made it."""
@@ -84,6 +84,12 @@ class Asked:
     ended_before: datetime | None = None
 
 
+class RunState(BaseModel):
+    """What a run says of its state."""
+
+    message: str | None = None
+
+
 class Run(BaseModel):
     """A flow run, as far as we look at it."""
 
@@ -91,6 +97,7 @@ class Run(BaseModel):
     flow_id: UUID
     created: datetime
     state_type: str | None = None
+    state: RunState | None = None
     parameters: dict[str, Any] = {}
     labels: dict[str, Any] = {}
     next_scheduled_start_time: datetime | None = None
@@ -111,6 +118,11 @@ class Orchestrator(Protocol):
 
     async def standing(self, job_id: str) -> Standing:
         """Where a job stands. Raises JobNotFound, OrchestratorUnavailable."""
+
+    async def failure_of(self, job_id: str) -> tuple[Kind, MkisoError | None]:
+        """The kind of a job, and the error that its run tells of, if any. Raises JobNotFound,
+        OrchestratorUnavailable.
+        """
 
     async def standings_of(self, job_ids: Collection[str]) -> Mapping[str, Standing]:
         """Where these jobs stand, of which it is known. Raises OrchestratorUnavailable."""
@@ -152,7 +164,7 @@ class PrefectOrchestrator:
         self._unsure: dict[str, tuple[float, str]] = {}
         """By their keys the questions for prints whose runs may have begun unheard: when, and what those runs carry."""
         self._deployment_ids: dict[str, str] = {}
-        self._flows: set[UUID] = set()
+        self._flows: dict[UUID, Kind] = {}
         self._ends: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
 
     @classmethod
@@ -268,6 +280,11 @@ class PrefectOrchestrator:
             run = await self._job(job_id)
         return _standing(run)
 
+    async def failure_of(self, job_id: str) -> tuple[Kind, MkisoError | None]:
+        async with self._prefect(not_found=lambda: JobNotFound(f"There is no job {job_id}.")):
+            run = await self._job(job_id)
+        return self._flows[run.flow_id], error_of((run.state and run.state.message) or "")
+
     async def standings_of(self, job_ids: Collection[str]) -> Mapping[str, Standing]:
         ids = [str(_uuid(job_id)) for job_id in job_ids]
         found: list[Run] = []
@@ -327,7 +344,7 @@ class PrefectOrchestrator:
             name = (await self._api.get(f"/flows/{run.flow_id}"))["name"]
             if name not in FLOWS:
                 raise JobNotFound(f"There is no job {job_id}.")
-            self._flows.add(run.flow_id)
+            self._flows[run.flow_id] = FLOWS[name]
         return run
 
     async def _newest(self, question: Question, deployment_id: str, states: tuple[str, ...]) -> Run | None:

@@ -125,9 +125,7 @@ def _in_words(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         told = (
-            f"{error.words} [{error.code}]"
-            if isinstance(error, MkisoError)
-            else f"{type(error).__name__} at {', '.join(frames_of(error))}"
+            error.line if isinstance(error, MkisoError) else f"{type(error).__name__} at {', '.join(frames_of(error))}"
         )
         record.msg, record.args, record.exc_info = told, (), None
     if record.name == "prefect.task_runs" and record.getMessage() == "Finished in state Completed()":

@@ -15,7 +15,7 @@ from peers.discs import assert_holds_exactly, extract
 from peers.orthanc import Orthanc
 from peers.ports import free_port
 from peers.service import AE_TITLE, Service
-from peers.small_disk import small_disk
+from peers.small_disk import small_disk, use_up_names
 
 pytestmark = [pytest.mark.end_to_end]
 
@@ -30,8 +30,8 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(data_dir: Path, tmp_path: Path) -> None:
-    """In mid-move (more images than fit) and in mastering (the images fit, the image of the disc doesn't); then a small
-    job passes.
+    """In mid-move (more images than fit) and in mastering (the images fit, the image of the disc doesn't), and where
+    not even the job's end finds room; then a small job passes.
     """
     studies = {
         "HUGE1": make_ct_series(tmp_path / "s", "HUGE1", int(DISK_MIB / IMAGE_MIB) + 8, pixels=ramp(512)),
@@ -62,10 +62,30 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(data_dir: Path, 
             assert "a700" in orthanc.log().lower(), "the PACS wasn't told why"
             assert "A700, it can't be written: No space left on device" in service.log()
 
+            names = use_up_names(data_dir)  # and nothing can be written down of how the job ends
+            left = unheard(service)
+            for name in names:
+                name.unlink()
+            service.retry(left)
+            assert service.run_ended(left)["state_type"] == "COMPLETED"
+
             answer = service.download("GOOD1")
             assert answer.status_code == 200, answer.text
             (tmp_path / "disc.iso").write_bytes(answer.content)
             assert_holds_exactly(extract(tmp_path / "disc.iso", tmp_path / "extracted"), studies["GOOD1"])
+
+
+def unheard(service: Service) -> str:
+    """Ask for a disc whose job can't even say beside the discs how it ends; the job's id."""
+    refused = service.download("GOOD1")
+    assert (refused.status_code, refused.json()["code"]) == (503, "storage_full"), refused.text
+    assert "retry-after" in refused.headers
+    job_id = str(refused.json()["job_id"])
+    run = service.run_ended(job_id)
+    assert (run["state_type"], run["state"]["message"]) == ("FAILED", f"{refused.json()['error']} [storage_full]")
+    assert service.job(job_id)["error"]["code"] == "storage_full"
+    assert not service.http.get("/api/health").json()["dependencies"]["disk"]["ok"]
+    return job_id
 
 
 def nothing_left(disk: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mkiso.config.settings import Server
 from mkiso.config.storage import Storage
-from mkiso.errors import JobStopped, MkisoError, PacsUnreachable, StorageFull, Unforeseen
+from mkiso.errors import JobStopped, MkisoError, PacsUnreachable, StorageFull, StorageUnreadable, Unforeseen
 from mkiso.storage.progress import JobProgress, words_of_discs
 from mkiso.storage.report import JobReport, failure_of, read_report, write_report
 from mkiso.storage.shelf import Manifest
@@ -133,7 +133,8 @@ def test_words_tell_a_disc_that_is_served_again_from_a_new_one() -> None:
     [
         (StorageFull("No room."), StorageFull, "No room."),
         (ValueError("Canary"), Unforeseen, "unexpected fault"),
-        (OSError(errno.EROFS, "Canary", "Canary"), Unforeseen, "OSError (Read-only file system)"),
+        (OSError(errno.EROFS, "Canary", "Canary"), StorageUnreadable, "job's files: Read-only file system."),
+        (OSError(errno.ENOTDIR, "Canary", "Canary"), Unforeseen, "NotADirectoryError (Not a directory)"),
         (OSError("Canary"), Unforeseen, "mkiso: OSError."),
         (KeyboardInterrupt(), JobStopped, "stopped before its end"),
     ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +23,8 @@ from mkiso.config.file import load
 from mkiso.errors import ConfigurationError, PacsUnreachable
 from mkiso.storage.handover import claimed, new_claim, seal_of
 from mkiso.storage.report import LOOK_FIRST, read_report
-from mkiso.storage.room import require_room
-from peers.small_disk import fill, small_disk
+from mkiso.storage.room import UNUSABLE, require_room
+from peers.small_disk import fill, read_only, small_disk
 from tasks.job_run import JobRun
 
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
@@ -100,6 +101,29 @@ def test_a_job_that_filled_the_disk_makes_room_and_keeps_what_a_retry_needs(
     assert read_report(run.settings.storage, JOB).error["code"] == "storage_full"
     left = {str(file.relative_to(run.job.folder)) for file in run.job.folder.rglob("*") if file.is_file()}
     assert left - {"fault.txt"} == {"job.json", "arrivals-1.2.jsonl", "instances/1.2.3"}
+
+
+@pytest.mark.parametrize("kind", ["download", "print"])
+def test_a_job_whose_disk_becomes_read_only_ends_in_words(
+    begun: Callable[[str], JobRun], disk: Path, kind: str
+) -> None:
+    """Before, it was an unexpected fault, whose traceback lay nowhere."""
+    run = begun(kind)
+    with read_only(disk), run:
+        run.job.note(fingerprint="f")
+    assert run.state.is_failed() and str(run.state.message).endswith("[storage_unreadable]")
+    assert "Read-only file system" in str(run.state.message) and "mkiso doctor" in str(run.state.message)
+    assert (LOOK_FIRST in str(run.state.message)) == (kind == "print")
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_a_job_whose_files_cant_be_used_may_be_retried(begun: Callable[[str], JobRun], fault: int) -> None:
+    run = begun("download")
+    with run:
+        raise OSError(fault, "x", "/data/of a patient")
+    told = read_report(run.settings.storage, JOB).error
+    assert (told["code"], told["http_status"]) == ("storage_unreadable", 503)
+    assert os.strerror(fault) in told["error"] and "of a patient" not in told["error"]
 
 
 def test_a_job_whose_images_leave_no_room_for_others_keeps_nothing(

@@ -28,7 +28,7 @@ from mkiso.errors import JobNotFound, MkisoError, OrchestratorUnavailable, Queue
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.shelf import Manifest, manifests, new_disc_id, shelve, whole_sets
-from mkiso.study.question import Question
+from mkiso.study.question import Kind, Question
 from mkiso_service.prefect.orchestrator import Asked, Standing
 from mkiso_service.webhook.server import serve
 from peers.patience import LONG, until
@@ -52,6 +52,7 @@ class Desk:
         """Nothing has been asked yet."""
         self.script: Script = script or (lambda job_id, question: "running")
         self.standings: dict[str, Standing] = {}
+        self.why: dict[str, MkisoError] = {}
         self.in_flight: dict[str, str] = {}
         self.asked: list[Question] = []
         self.down = False
@@ -78,6 +79,10 @@ class Desk:
         if job_id not in self.standings:
             raise JobNotFound("There is no such job.")
         return self.standings[job_id]
+
+    async def failure_of(self, job_id: str) -> tuple[Kind, MkisoError | None]:
+        self._up()
+        return "download", self.why.get(job_id)
 
     async def standings_of(self, job_ids: Collection[str]) -> dict[str, Standing]:
         self._up()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from mkiso.config.access import Auth
-from mkiso.errors import JobCancelled, JobCrashed, StudyNotFound
+from mkiso.errors import JobCancelled, JobCrashed, StorageFull, StudyNotFound, error_of
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest
 from mkiso_service.log_lines import JsonLines, TextLines
@@ -23,6 +23,7 @@ from mkiso_service.webhook.access.callers import SESSION_SECONDS, Keys, Sessions
 from mkiso_service.webhook.answers.advice import must_look
 from mkiso_service.webhook.answers.errors import JobFailed, outcome_of
 from mkiso_service.webhook.discs.disc_bytes import Span, content_disposition, name_of, span_of
+from mkiso_service.webhook.discs.jobs import state_of
 from mkiso_service.webhook.questions.negotiation import preference_of
 
 ETAG = '"abc"'
@@ -190,6 +191,39 @@ def test_of_a_job_without_a_report_only_its_question_says_that_it_was_no_print(s
     with pytest.raises((JobCrashed, JobCancelled), match="Nothing was sent"):
         outcome_of(standing, None, "download")
     assert not must_look("download", "job_crashed")
+
+
+def test_a_failed_job_without_a_report_says_what_its_run_says() -> None:
+    why = StorageFull("The disk of mkiso is full.")
+    for report in (None, REPORT):
+        with pytest.raises(StorageFull, match="The disk of mkiso is full"):
+            outcome_of("failed", report, "download", why)
+    assert state_of("failed", None, "j", "download", why)[1] == {
+        "error": why.words,
+        "code": "storage_full",
+        "http_status": 503,
+        "job_id": "j",
+    }
+    with pytest.raises(JobCrashed, match="Nothing was sent"):
+        outcome_of("crashed", None, "download", why)
+
+
+@pytest.mark.parametrize("kind", ["print", ""])
+def test_a_program_is_not_told_to_come_back_for_a_print_that_failed_unheard(kind: str) -> None:
+    with pytest.raises(JobCrashed, match="The disk of mkiso is full") as ended:
+        outcome_of("failed", None, kind, StorageFull("The disk of mkiso is full."))
+    assert ended.value.http_status != 503 and must_look(kind, ended.value.code)
+
+
+@pytest.mark.parametrize("words", ["Full.", "Of [1] and [2].", "Two\nlines", ""])
+def test_an_error_is_read_back_from_its_line(words: str) -> None:
+    told = error_of(StorageFull(words).line)
+    assert (type(told), told and told.words) == (StorageFull, words)
+
+
+@pytest.mark.parametrize("line", ["", "Full", "[storage_full]", "Full [no_code]", "Full [storage_full] ", "a [error]"])
+def test_a_line_that_tells_of_no_error_is_none(line: str) -> None:
+    assert error_of(line) is None
 
 
 def auth(key: str) -> Keys:

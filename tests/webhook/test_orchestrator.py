@@ -344,6 +344,22 @@ def test_every_end_is_told(api_url: str, state: State, standing: Standing) -> No
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("message", "code"), [("The disk is full. [storage_full]", "storage_full"), ("Something else", ""), (None, "")]
+)
+def test_why_a_run_failed_is_told_as_it_tells_it(api_url: str, message: str | None, code: str) -> None:
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            job_id = (await here.ask(question())).job_id
+            await move(here, job_id, Running(), Failed(message=message))
+            kind, why = await here.failure_of(job_id)
+            assert (kind, why.code if why else "") == ("download", code)
+            printed = (await here.ask(question("print"))).job_id
+            assert await here.failure_of(printed) == ("print", None)
+
+    asyncio.run(scenario())
+
+
 def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with desk(api_url) as here:

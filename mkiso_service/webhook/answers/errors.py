@@ -37,17 +37,26 @@ class JobFailed(Exception):
         self.report = report
 
 
-def outcome_of(standing: Standing, report: JobReport | None, kind: str = "") -> JobReport:
-    """The report of a job whose run has ended well. `kind`: what was asked for, where no report can say it.
+def outcome_of(
+    standing: Standing, report: JobReport | None, kind: str = "", why: MkisoError | None = None
+) -> JobReport:
+    """The report of a job whose run has ended well. `kind`: what was asked for, where no report can say it; `why`: the
+    error that its run tells of.
 
-    Raises JobFailed with the report's reason; JobCrashed or JobCancelled where the run ended without one. A report of
-    an earlier attempt is no reason for a crash of this one.
+    Raises JobFailed with the report's reason; `why` where a failed job found no room to report; JobCrashed or
+    JobCancelled where the run ended without one. A report of an earlier attempt is no reason for a crash of this one.
     """
     if report is not None and report.status == "done":
         return report
     if report is not None and report.status == "failed" and standing in ("completed", "failed"):
         raise JobFailed(report)
-    raise end_without_report(standing, report.kind if report else kind)
+    kind = report.kind if report else kind
+    if standing == "failed" and why:
+        if kind == "download":
+            raise why
+        # Nobody knows here how far a print came: a program that is told to come back would have a second disc made.
+        raise JobCrashed(why.words)
+    raise end_without_report(standing, kind)
 
 
 def end_without_report(standing: Standing, kind: str) -> MkisoError:
@@ -57,7 +66,7 @@ def end_without_report(standing: Standing, kind: str) -> MkisoError:
             f"The job was cancelled. {after_a_break(kind, 'Nothing was sent; ask again to start from the beginning.')}"
         )
     words = "The job was cut off before it could say why (its process or machine went down)."
-    if standing == "failed":  # its report found no room, or no worker took it
+    if standing == "failed":  # no worker took it
         words = "The job failed, and why isn't written down here: its run in Prefect says it."
     return JobCrashed(f"{words} {after_a_break(kind, 'Nothing was sent; ask again.')}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -114,7 +115,8 @@ class Jobs:
             if report is None:
                 raise
         asked = () if report else await asyncio.to_thread(askings_of, self._storage, job_id)
-        state, error = state_of(standing, report, job_id, asked[0].kind if asked else "")
+        kind, why = await self._failure(job_id, standing, report)
+        state, error = state_of(standing, report, job_id, kind or (asked[0].kind if asked else ""), why)
         report = report or (waiting(job_id, asked[0]) if asked else JobReport(job_id, "", ()))
         return await self.told(as_it_stands(report, standing), state, error)
 
@@ -241,7 +243,17 @@ class Jobs:
     async def _outcome(self, job_id: str, standing: Standing, report: JobReport | None) -> JobReport:
         """As outcome_of, by what was asked for where there is no report, or a damaged one."""
         asked = () if report else await asyncio.to_thread(askings_of, self._storage, job_id)
-        return outcome_of(standing, report, asked[0].kind if asked else "")
+        kind, why = await self._failure(job_id, standing, report)
+        return outcome_of(standing, report, kind or (asked[0].kind if asked else ""), why)
+
+    async def _failure(
+        self, job_id: str, standing: Standing | None, report: JobReport | None
+    ) -> tuple[str, MkisoError | None]:
+        """What a run says itself of a job that failed and couldn't write down why; nothing where it can't be asked."""
+        if standing == "failed" and (report is None or report.status == "running"):
+            with suppress(JobNotFound, OrchestratorUnavailable):
+                return await self._orchestrator.failure_of(job_id)
+        return "", None
 
     async def _report(self, job_id: str) -> JobReport | None:
         return await asyncio.to_thread(readable_report, self._storage, job_id)
@@ -310,10 +322,14 @@ def as_it_stands(report: JobReport, standing: Standing | None) -> JobReport:
 
 
 def state_of(
-    standing: Standing | None, report: JobReport | None, job_id: str, kind: str = ""
+    standing: Standing | None,
+    report: JobReport | None,
+    job_id: str,
+    kind: str = "",
+    why: MkisoError | None = None,
 ) -> tuple[State, JobError | None]:
-    """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone. `kind`:
-    as of outcome_of.
+    """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone. `kind`,
+    `why`: as of outcome_of.
     """
     if standing in ("running", SUSPENDED) and report is not None and report.is_on_the_shelf:
         return "done", None
@@ -324,7 +340,7 @@ def state_of(
     if standing is None and report is not None and report.status == "running":
         return "running", None
     try:
-        outcome_of(standing or "completed", report, kind)
+        outcome_of(standing or "completed", report, kind, why)
     except JobFailed as failed:
         return "failed", cast(JobError, failed.report.error)
     except MkisoError as error:
