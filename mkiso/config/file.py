@@ -64,7 +64,14 @@ def read(path: Path | None = None, environment: Mapping[str, str] | None = None)
     places |= names
     _lay_over(values, overlay, problems)
     _read_secret_files(values, file.parent, problems)
-    settings = _absolute(_validated(values, file.parent, problems, places), file.parent)
+    settings = _validated(values, file.parent, problems, places)
+    try:
+        settings = _absolute(settings, file.parent)
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{file} names a folder with letters that {error.encoding} hasn't, in which the environment has Python "
+            "write names of files: set LC_ALL=C.UTF-8, and not PYTHONUTF8=0."
+        ) from None
     problems += folders_in_each_other(settings)
     return settings, problems
 

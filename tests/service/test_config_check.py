@@ -382,3 +382,13 @@ def test_the_file_that_a_process_is_told_to_read_has_to_exist(tmp_path: Path, mo
 def test_a_name_that_no_disk_can_have_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [told] = found(tmp_path, monkeypatch, storage={"data_dir": "x" * 300, "min_free_gib": 0}, publishers={})
     assert told.startswith("storage.data_dir ") and told.endswith("… can't be made: a name in it is too long")
+
+
+def test_a_folder_that_the_environment_has_no_letters_for_is_said(tmp_path: Path) -> None:
+    """No traceback: names of files are ASCII where somebody has told Python so."""
+    file = write(tmp_path, yaml.safe_dump({"storage": {"data_dir": "Bücher"}}, allow_unicode=True))
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "MKISO_CONFIG": str(file)}
+    command = [sys.executable, "-P", "-m", "mkiso_service", "config", "check"]
+    ended = subprocess.run(command, env={**os.environ, **ascii_only}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and "set LC_ALL=C.UTF-8" in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr
