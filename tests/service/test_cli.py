@@ -64,6 +64,22 @@ def test_the_module_imports_nothing_of_the_working_folder(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_of_ours_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path) -> None:
+    """A library that writes a warning there would write it into that file."""
+    code = (
+        "import os, sys\n"
+        "sys.argv = ['mkiso', '--version']\n"
+        "from mkiso_service.__main__ import main\n"
+        "try: main()\n"
+        "finally: os.write(os.open(sys.orig_argv[-1], os.O_WRONLY | os.O_CREAT), str(os.open('.', 0)).encode())\n"
+    )
+    told = tmp_path / "descriptor"
+    shell = f'exec "$0" -c "$1" "$2" {closed}'
+    subprocess.run(["sh", "-c", shell, sys.executable, code, told], capture_output=True, cwd=ROOT, timeout=LONG)
+    assert int(told.read_text()) > 3
+
+
 def test_ctrl_c_during_the_imports_of_a_command_shows_no_traceback() -> None:
     code = (
         "import os, signal, sys\n"
