@@ -81,7 +81,8 @@ def last_fire(schedule: str, timezone: str, now: datetime) -> datetime:
     A time that a clock skips stands right after the gap, one that it shows twice stands once (cronsim follows Debian's
     cron).
     """
-    second_after = now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    # Prefect's moments are of a type of their own, which reckons otherwise across a gap than CronSim takes for granted.
+    second_after = datetime.fromtimestamp(int(now.timestamp()) + 1, UTC)
     return next(CronSim(schedule, second_after.astimezone(ZoneInfo(timezone)), reverse=True))
 
 

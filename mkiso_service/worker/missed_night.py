@@ -1,9 +1,15 @@
-"""A night of the archive that was missed, because the machine was down, is caught up when the worker starts."""
+"""A night of the archive that was missed is caught up: when the worker starts, because the machine was down; while it
+runs, because no run began when the night did.
+
+The second happens once a year where the clocks skip the night's time. Prefect begins its run before the gap, when it is
+still the night before by the schedule (tests/service/test_prefect_schedules.py).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import get_client
@@ -20,6 +26,11 @@ from mkiso.errors import MkisoError
 from mkiso_service.prefect.environment import NIGHTLY_ARCHIVE
 
 log = logging.getLogger("mkiso.worker")
+
+LOOK_SECONDS = 900
+BEGUN_WITHIN = timedelta(minutes=15)
+"""By how much Prefect may be late to begin a night."""
+A_MOMENT = timedelta(minutes=1)
 
 
 async def catch_up(settings: Settings) -> None:
@@ -39,6 +50,32 @@ async def catch_up(settings: Settings) -> None:
         return
     if was_missed(archive.schedule, archive.timezone, archive.days_back, done, now):
         await _start(archive, now)
+
+
+async def catch_up_regularly(settings: Settings) -> None:
+    """Look for a night that no run has begun, now and then; whatever goes wrong with that is tried again."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            if await is_unbegun(settings.archive, datetime.now(UTC) - BEGUN_WITHIN):
+                await catch_up(settings)
+        except Exception as error:
+            log.warning("Looking for a missed night failed (%s); it is tried again.", type(error).__name__)
+
+
+async def is_unbegun(archive: Archive, now: datetime) -> bool:
+    """Whether no run has begun since the last night did, though its schedule is on."""
+    night = last_fire(archive.schedule, archive.timezone, now)
+    since = {"expected_start_time": {"after_": night - A_MOMENT, "before_": datetime.now(UTC)}}
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name(NIGHTLY_ARCHIVE)
+        if deployment.paused or not any(schedule.active for schedule in deployment.schedules):
+            return False
+        runs = await client.read_flow_runs(
+            deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment.id]}}),
+            flow_run_filter=FlowRunFilter.model_validate(since),
+        )
+    return all(any(run.parameters.values()) for run in runs)  # what was asked for by hand is no night
 
 
 async def _start(archive: Archive, now: datetime) -> None:

@@ -92,6 +92,10 @@ async def _serve(settings: Settings, execution: FlowRunExecution, stop: asyncio.
         services.start_soon(worker.watch_orphans, Orphans(settings))
         services.start_soon(_sweep_regularly, settings, worker)
         services.start_soon(_look_after_deployments, settings)
+        if settings.archive.enabled:
+            from mkiso_service.worker.missed_night import catch_up_regularly
+
+            services.start_soon(catch_up_regularly, settings)
         if settings.disc.pictures != "none":
             services.start_soon(_keep_fork_server, settings.storage.pictures_socket)
         if settings.inboxes:
