@@ -18,6 +18,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable
 from mkiso.storage.data_format import format_file
 from mkiso.storage.files import seconds_old, sync_file, sync_folder
+from mkiso.storage.room import NO_ROOM
 
 ABANDONED_SECONDS = 86_400
 
@@ -30,7 +31,9 @@ def back_up(storage: Storage, archive: Archive, config: Path | None, target: Pat
     try:
         return _backed_up(storage, archive, config, target)
     except OSError as error:
-        where, reason = error.filename or target, error.strerror or type(error).__name__
+        # Where a copy finds no room the system names the file that is copied, which lies on another disk.
+        where = target if error.errno in NO_ROOM else error.filename or target
+        reason = error.strerror or type(error).__name__
         raise ConfigurationError(f"Nothing is backed up: {where}: {reason}.") from None
 
 

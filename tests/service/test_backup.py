@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mkiso.config.archive import Archive
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
+from mkiso.errors import ConfigurationError
 from mkiso_service.cli.main import cli, run
 from mkiso_service.installation.backup import back_up
+from peers.small_disk import small_disk
 
 
 def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Path) -> None:
@@ -141,3 +144,17 @@ def test_a_backup_of_nothing_is_an_error(
     assert run(["service", "backup", str(tmp_path / "backups")]) == 2
     assert "There is nothing to copy: config.yaml isn't there" in capsys.readouterr().err
     assert not (tmp_path / "backups").exists()
+
+
+@pytest.mark.parametrize("options", ["size=64k", "nr_inodes=12"])
+def test_a_disk_for_backups_without_room_is_named_and_nothing_is_left_on_it(tmp_path: Path, options: str) -> None:
+    """The system names the order book that is copied, and its disk has room."""
+    storage = Storage(data_dir=tmp_path / "data")
+    storage.orders_dir.mkdir(parents=True)
+    for number in range(30):
+        (storage.orders_dir / f"{number}.json").write_bytes(bytes(4096))
+    with small_disk(tmp_path / "backups", options) as disk:
+        with pytest.raises(ConfigurationError) as refused:
+            back_up(storage, Archive(), None, disk)
+        assert refused.value.words == f"Nothing is backed up: {disk}: No space left on device."
+        assert list(disk.iterdir()) == []
