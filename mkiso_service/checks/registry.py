@@ -86,7 +86,8 @@ def _disk(site: Site) -> str:
     if not folder.exists():  # and isn't made: whoever asks may be another user than mkiso
         return f"{folder} is made at the first start" if site.inside else "not yet used"
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(b".")  # on a disk that is full an empty file finds room
             free = shutil.disk_usage(folder).free
     except OSError as error:
         raise Unwell(f"{place} can't be written: {error.strerror}. {_remedy(error)}.") from None

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ from mkiso_service.prefect.environment import not_taken
 from mkiso_service.process_states import RECENT_SECONDS
 from peers.certificates import https_server, write_certificates
 from peers.ports import free_port
-from peers.small_disk import small_disk, use_up_names
+from peers.small_disk import fill, small_disk, use_up_names
 
 
 def site_in(folder: Path, **settings: Any) -> Site:
@@ -62,9 +62,12 @@ def test_a_monitor_and_the_doctor_have_the_same_checks() -> None:
     assert len({check.title for check in inside}) == len(inside)
 
 
-def test_a_disk_without_room_for_a_file_is_no_matter_of_rights(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "data", "nr_inodes=10") as disk:
-        use_up_names(disk)
+@pytest.mark.parametrize(("options", "use_up"), [("nr_inodes=10", use_up_names), ("size=64k", fill)])
+def test_a_disk_without_room_for_a_file_is_no_matter_of_rights(
+    tmp_path: Path, options: str, use_up: Callable[[Path], object]
+) -> None:
+    with small_disk(tmp_path / "data", options) as disk:
+        use_up(disk)
         found = finding(site_in(disk), "disk")
     assert (found.well, found.words) == (
         False,
