@@ -4,7 +4,7 @@
 # make test-unit       the unit tests alone (a few minutes; no other program needed)
 # make lint            lint, types and contracts alone
 # make coverage        all tests once more, and which lines none of them runs; nearly twice the time
-# make oldest          all tests with the oldest versions of what mkiso needs that pyproject.toml takes
+# make oldest          all tests, without lint and types, with the oldest versions of what mkiso needs that pyproject.toml takes
 # make bench           measure mkiso beside dcmtk and genisoimage
 # make soak            mixed jobs with faults for an hour; MINUTES=5 for less
 # make mutants         change in one place at a time what decides whether a disc leaves, and see whether a test notices
@@ -28,7 +28,7 @@ SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 # Where it is set, each process of the tests would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-unit lint coverage oldest bench soak mutants fuzz docs messages screenshots clean packages
+.PHONY: help demo test pytest test-unit lint coverage oldest bench soak mutants fuzz docs messages screenshots clean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -36,7 +36,9 @@ help:
 demo: $(VENV)/.installed
 	@$(BIN)/mkiso demo $(if $(KEEP),--keep)
 
-test: $(VENV)/.installed packages lint
+test: lint pytest
+
+pytest: $(VENV)/.installed packages
 	$(PYTEST)
 
 # Every process of mkiso is traced, too.
@@ -47,7 +49,7 @@ coverage: $(VENV)/.installed packages
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 oldest:
-	@OLDEST=1 $(MAKE) test VENV=.venv-oldest
+	@OLDEST=1 $(MAKE) pytest VENV=.venv-oldest
 
 test-unit: $(VENV)/.installed
 	$(PYTEST) -m 'not peer and not end_to_end' --ignore tests/webhook --ignore tests/archive --ignore tests/faults
