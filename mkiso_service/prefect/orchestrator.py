@@ -143,8 +143,8 @@ class Orchestrator(Protocol):
         """Workers of which nothing is heard, though nobody has stopped them. Raises OrchestratorUnavailable."""
 
     async def why_schedules_rest(self) -> str:
-        """Why the archive's nights or housekeeping don't come, in words; empty where they do. Raises
-        OrchestratorUnavailable.
+        """Why the archive's nights or housekeeping don't come, or that the last night failed, in words; empty where
+        all is well. Raises OrchestratorUnavailable.
         """
 
     async def version(self) -> str:

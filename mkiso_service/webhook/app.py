@@ -91,12 +91,14 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         return docs_page(request, await asyncio.to_thread(described))
 
     async def measured(request: Request) -> Response:
+        health = await health_of.answer()
+        well = {name: each["ok"] for name, each in health["dependencies"].items()}
         try:
             queued: int | None = await orchestrator.queued()
         except OrchestratorUnavailable:
             queued = None
         async with measuring:  # the first look may take minutes: who comes meanwhile waits for it without a thread
-            told = await asyncio.to_thread(metrics.text, settings.storage, queued)
+            told = await asyncio.to_thread(metrics.text, settings.storage, queued, well)
         return Response(told, headers={"content-type": CONTENT_TYPE})
 
     async def job(request: Request) -> Response:

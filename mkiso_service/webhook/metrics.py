@@ -1,23 +1,27 @@
-"""What Prometheus is told: requests, jobs by outcome, what they took, the queue, discs and the room that is left. No
-accession number, no patient.
+"""What Prometheus is told: requests, jobs by outcome, what they took, the queue, dependencies, discs and the room that
+is left. No accession number, no patient.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from mkiso import errors
 from mkiso.config.storage import Storage
 from mkiso.storage.kept_reports import Counts, KeptReports
+from mkiso.study.question import KINDS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset(("GET", "HEAD", "POST"))
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900)
+_NEVER = {(kind, "failed", each.code): 0 for kind in KINDS for each in errors.kinds()}
+"""What is told of failures that no job had: Prometheus sees no change where a value begins with the first one."""
 
 
 class Metrics:
@@ -40,24 +44,27 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
         self._bytes.labels(route).inc(sent)
 
-    def text(self, storage: Storage, queued: int | None) -> bytes:
+    def text(self, storage: Storage, queued: int | None, well: Mapping[str, bool]) -> bytes:
         """The exposition: the counters, and what the disc store says now. `queued` is None where Prefect can't be
-        asked.
+        asked; `well` says of each dependency whether it is.
         """
         now = CollectorRegistry()
-        now.register(_Store(storage, queued, self._kept.counts()))
+        now.register(_Now(storage, queued, well, self._kept.counts()))
         return generate_latest(self.registry) + generate_latest(now)
 
 
 @dataclass(frozen=True, eq=False)
-class _Store(Collector):
+class _Now(Collector):
     storage: Storage
     queued: int | None
+    well: Mapping[str, bool]
     counts: Counts
 
     def collect(self) -> Iterator[Metric]:
-        outcomes = self.counts.jobs
+        outcomes = (_NEVER | dict(self.counts.jobs)).items()
         yield _labelled("mkiso_jobs", "Jobs whose reports are kept, by outcome", ["kind", "status", "code"], outcomes)
+        well = [((name,), is_well) for name, is_well in self.well.items()]
+        yield _labelled("mkiso_dependency_up", "Whether /api/health says that it is well", ["dependency"], well)
         took = [(stage, seconds) for stage, _, seconds in self.counts.stages]
         yield _labelled("mkiso_stage_seconds", "Seconds that these jobs spent in each stage", ["kind", "stage"], took)
         came = [(stage, number) for stage, number, _ in self.counts.stages]

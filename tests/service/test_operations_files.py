@@ -234,7 +234,7 @@ def exposed(folder: Path) -> str:
     write_report(storage, report.failed(StudyNotFound("Nothing there.")))
     metrics = Metrics(KeptReports(storage))
     metrics.count("/api/iso/download", "GET", 404, 0.1, 10)
-    return metrics.text(storage, queued=3).decode()
+    return metrics.text(storage, queued=3, well={"pacs": True}).decode()
 
 
 def test_every_metric_that_alerts_and_dashboard_name_is_exposed(tmp_path: Path) -> None:
@@ -255,5 +255,6 @@ def test_jobs_are_counted_by_outcome_with_seconds_by_stage_and_bytes(tmp_path: P
         'mkiso_stage_jobs{kind="download",stage="retrieving"} 1.0',
         "mkiso_received_bytes 42.0",
         "mkiso_jobs_queued 3.0",
+        'mkiso_dependency_up{dependency="pacs"} 1.0',
     ):
         assert line in lines

@@ -15,7 +15,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
 from prefect.server.schemas.schedules import CronSchedule
-from prefect.states import Completed, Crashed, Running, Scheduled
+from prefect.states import Completed, Crashed, Failed, Running, Scheduled
 
 from mkiso.archive.days import owe
 from mkiso.archive.ledger import Ledger
@@ -66,7 +66,14 @@ def test_nights_and_housekeeping_that_do_not_come_are_named(tmp_path: Path) -> N
             assert await prefect.why_schedules_rest() == ""
             await client.set_flow_run_state(night, Crashed(), force=True)
             assert "nights are overdue" in await prefect.why_schedules_rest()
-            await client.set_flow_run_state(await begin(client, nightly, {}), Completed(), force=True)
+            await client.set_flow_run_state(await begin(client, nightly, {}), Failed(), force=True)
+            assert "The archive's last night failed" in await prefect.why_schedules_rest()
+            by_hand = await begin(client, nightly, {"date_from": "2026-01-02"})
+            await client.set_flow_run_state(by_hand, Completed(), force=True)
+            assert "The archive's last night failed" in await prefect.why_schedules_rest()
+            again = await begin(client, nightly, {})
+            assert "The archive's last night failed" in await prefect.why_schedules_rest()
+            await client.set_flow_run_state(again, Completed(), force=True)
             assert await prefect.why_schedules_rest() == ""
             await client.pause_deployment(nightly)
             off = settings.model_copy(update={"archive": Archive()})

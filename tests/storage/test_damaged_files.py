@@ -132,7 +132,7 @@ def test_a_jobs_report(damage: Damage, settings: Settings, monkeypatch: pytest.M
     }
     metrics = Metrics(KeptReports(storage))
     for _ in range(2):
-        assert b'mkiso_jobs{code="x",kind="download",status="done"} 1.0' in metrics.text(storage, 0)
+        assert b'mkiso_jobs{code="x",kind="download",status="done"} 1.0' in metrics.text(storage, 0, {})
     Job(JOB, "download", settings).open()
     sweep(settings, lambda ids: dict.fromkeys(ids, "failed"))
     monkeypatch.setattr("tasks.cleaning.in_force", lambda: settings)
