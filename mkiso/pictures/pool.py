@@ -135,7 +135,7 @@ class PicturePool(_Pool):
         worker = self._idle.get()
         waiting = deque(map(_Rendering, requests))
         at_once = len(waiting)
-        is_asked = False
+        is_asked = is_repeated = False
         try:
             self._require_room(requests[0].folder)
             while waiting:
@@ -153,7 +153,9 @@ class PicturePool(_Pool):
                     worker, is_asked = None, False
                     if self._stopped:
                         raise CancelledError from None
-                    if at_once > 1 and not waiting[0].is_begun:
+                    if death.with_server and not is_repeated:
+                        is_repeated = True
+                    elif at_once > 1 and not waiting[0].is_begun:
                         at_once = 1
                     elif waiting[0].died(death.reason):
                         yield waiting.popleft().result
@@ -187,15 +189,19 @@ class DecompressPool(_Pool):
         worker = self._idle.get()
         try:
             self._require_room(request.target.parent)
-            worker = worker or self._start()
-            try:
-                return _decompressed(worker.ask(Question(request)))
-            except WorkerDied as death:
-                self._end(worker)
-                worker = None
-                if self._stopped:
-                    raise CancelledError from None
-                raise NotDisplayable(death.reason) from None
+            is_repeated = False
+            while True:
+                worker = worker or self._start()
+                try:
+                    return _decompressed(worker.ask(Question(request)))
+                except WorkerDied as death:
+                    self._end(worker)
+                    worker = None
+                    if self._stopped:
+                        raise CancelledError from None
+                    if is_repeated or not death.with_server:
+                        raise NotDisplayable(death.reason) from None
+                    is_repeated = True
         finally:
             self._idle.put(worker)
 

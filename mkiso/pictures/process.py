@@ -31,11 +31,14 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # theirs ta
 
 
 class WorkerDied(Exception):
-    """The process is gone, and what that says of the frame that it was at."""
+    """The process is gone, and what that says of the frame that it was at: nothing where it went `with_server`, whose
+    fork it was.
+    """
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, *, with_server: bool = False) -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.with_server = with_server
 
 
 def bare_environment() -> dict[str, str]:
@@ -68,6 +71,7 @@ class _Forked:
             self._connection.close()
             raise
         self._code: int | None = None
+        self.is_orphan = False
 
     def kill(self) -> None:
         with suppress(OSError):
@@ -79,7 +83,7 @@ class _Forked:
             try:
                 self._code = int(self._told.readline())
             except (OSError, ValueError):
-                self._code = -signal.SIGKILL
+                self._code, self.is_orphan = -signal.SIGKILL, True
             self._told.close()
             self._connection.close()
         return self._code
@@ -116,20 +120,30 @@ def _begun(limits: Limits) -> tuple[_Process, IO[bytes], IO[bytes]]:
 
 
 class WorkerProcess:
-    """A process that decodes: a fork of the fork server's, or where there is none a new interpreter. Raises Unforeseen
-    where it doesn't start.
+    """A process that decodes: a fork of the fork server's, or a new interpreter where there is none, or it ends
+    meanwhile. Raises Unforeseen where it doesn't start.
     """
 
     def __init__(self, limits: Limits, fork_server: Path | None = None) -> None:
         self._limits = limits
         self._buffer = b""
-        self._process, self._input, self._output = _forked(limits, fork_server) or _begun(limits)
+        forked = _forked(limits, fork_server)
+        if forked and self._start(forked) is None:
+            return
+        if reason := self._start(_begun(limits)):
+            words = "The process that makes pictures doesn't start. See why: python -m mkiso.pictures.worker '{}'"
+            raise Unforeseen(f"{words} ({reason})")
+
+    def _start(self, begun: tuple[_Process, IO[bytes], IO[bytes]]) -> Reason | None:
+        """Wait until it has started; why it hasn't, where it is gone."""
+        self._process, self._input, self._output = begun
         try:
             self._answer(_START_SECONDS)
         except WorkerDied as death:
             self.end()
-            words = "The process that makes pictures doesn't start. See why: python -m mkiso.pictures.worker '{}'"
-            raise Unforeseen(f"{words} ({death.reason})") from None
+            self._buffer = b""
+            return death.reason
+        return None
 
     def ask(self, *questions: Question) -> Iterator[Answer]:
         """The answers to each in turn, up to the last. Raises WorkerDied where the process is gone, or is killed for
@@ -139,7 +153,7 @@ class WorkerProcess:
             self._input.write(QUESTIONS.dump_json(questions) + b"\n")
             self._input.flush()
         except OSError:
-            raise WorkerDied(self._reason()) from None
+            raise self._death() from None
         left = len(questions)
         while left:
             answer = self._answer(self._limits.seconds + self._limits.grace_seconds)
@@ -166,7 +180,7 @@ class WorkerProcess:
                 raise WorkerDied(Reason.TOO_SLOW)
             chunk = os.read(self._output.fileno(), _CHUNK_BYTES)
             if not chunk:
-                raise WorkerDied(self._reason())
+                raise self._death()
             self._buffer += chunk
             if len(self._buffer) > _MAX_ANSWER_BYTES:
                 raise WorkerDied(Reason.DECODER_CRASHED)
@@ -176,6 +190,7 @@ class WorkerProcess:
         except ValidationError:
             raise WorkerDied(Reason.DECODER_CRASHED) from None
 
-    def _reason(self) -> Reason:
+    def _death(self) -> WorkerDied:
         alarms = (-signal.SIGALRM, -signal.SIGPROF)
-        return Reason.TOO_SLOW if self._process.wait() in alarms else Reason.DECODER_CRASHED
+        reason = Reason.TOO_SLOW if self._process.wait() in alarms else Reason.DECODER_CRASHED
+        return WorkerDied(reason, with_server=isinstance(self._process, _Forked) and self._process.is_orphan)

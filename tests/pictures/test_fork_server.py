@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,8 +75,29 @@ def test_pictures_are_made_though_it_is_killed(tmp_path: Path) -> None:
         server.process.stdin.close()
         second = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path, number=5)).result()
         third = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path, number=9)).result()
-    assert [len(each.pictures) for each in (first, third)] == [1, 1]
-    assert len(second.pictures) + len(second.not_shown) == 1  # it may have been asked while it died
+    assert [len(each.pictures) for each in (first, second, third)] == [1, 1, 1]
+
+
+def test_a_worker_starts_though_its_server_is_killed_before_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def fork_and_be_killed() -> None:
+            client, _ = listening.accept()
+            with client:
+                _, descriptors, _, _ = socket.recv_fds(client, 64 * 1024, 2)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                client.sendall(b"1\n")
+
+        thread = threading.Thread(target=fork_and_be_killed)
+        thread.start()
+        with PicturePool(tmp_path, tmp_path, 1, fork_server=path) as pool:
+            made = pool.render(PictureRequest(write(tmp_path / "image", ramp()), tmp_path))
+        thread.join()
+    assert len(made.pictures) == 1
 
 
 def test_who_asks_for_nothing_gets_nothing_and_others_are_served(server: ForkServer) -> None:
