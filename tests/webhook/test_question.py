@@ -106,6 +106,18 @@ def test_a_disc_in_another_language_is_another_question() -> None:
             one_study(Query(b"accession_number=A&" + query), SETTINGS)
 
 
+def test_who_says_the_sites_own_language_asks_what_everybody_asks() -> None:
+    """A clerk who asked again for a failed print and a program that did had two jobs, which made two discs."""
+    spoken = Settings.model_validate({"disc": {"language": "de"}})
+    for asked, own, other in (
+        (print_order, b"accession_number=A1&language=de", b"accession_number=A1&language=en"),
+        (one_study, b"accession_number=A1&language=de", b"accession_number=A1&language=en"),
+        (several_studies, b"accession_numbers=A1,A2&language=de", b"accession_numbers=A1,A2&language=en"),
+    ):
+        plain = asked(Query(own.partition(b"&")[0]), spoken)
+        assert asked(Query(own), spoken).key == plain.key != asked(Query(other), spoken).key
+
+
 def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then() -> None:
     plain, refused, confirmed = (
         print_order(Query(query), SETTINGS)

@@ -146,7 +146,7 @@ class Query:
         return text
 
     def language(self) -> str:
-        """The language of the disc; empty where it is the site's."""
+        """A language by its code; empty where nothing is said."""
         code = self.one("language") or ""
         if code and code not in languages():
             raise InvalidRequest(f"There is no such language; there are: {', '.join(languages())}.")
@@ -253,27 +253,34 @@ def one_study(query: Query, settings: Settings, accept: str = "") -> Question:
     selection = query.selection(settings.server.max_accessions, settings.priors)
     number = query.one("accession_number") or ""
     if selection.studies and not number.strip():
-        return _disc_of((), selection, query, accept)
-    return _disc_of((parse_accession_number(query.needed("accession_number")),), selection, query, accept)
+        return _disc_of((), selection, query, settings, accept)
+    return _disc_of((parse_accession_number(query.needed("accession_number")),), selection, query, settings, accept)
 
 
 def several_studies(query: Query, settings: Settings, accept: str = "") -> Question:
     """The question of /download-multiple: a list of accession numbers, or studies by UID."""
     selection = query.selection(settings.server.max_accessions, settings.priors)
-    return _disc_of(query.numbers(settings.server, selection, "accession_numbers"), selection, query, accept)
+    return _disc_of(query.numbers(settings.server, selection, "accession_numbers"), selection, query, settings, accept)
 
 
-def _disc_of(numbers: tuple[str, ...], selection: Selection, query: Query, accept: str) -> Question:
+def _disc_of(
+    numbers: tuple[str, ...], selection: Selection, query: Query, settings: Settings, accept: str
+) -> Question:
     return Question(
         "download",
         numbers,
         shown=query.shown(),
-        language=query.language(),
+        language=_other_language(query, settings),
         format=query.format(accept),
         selection=selection,
         transfer_syntax=query.transfer_syntax(),
         deidentified=query.yes("deidentified"),
     )
+
+
+def _other_language(query: Query, settings: Settings) -> str:
+    """The disc's, empty where it is the site's: who says that asks the same as who says nothing, and joins them."""
+    return "" if (asked := query.language()) == settings.disc.language else asked
 
 
 def preview_of(query: Query, settings: Settings) -> tuple[tuple[str, ...], Selection]:
@@ -309,7 +316,7 @@ def print_order(query: Query, settings: Settings) -> Question:
         publisher,
         confirm_reprint=query.yes("confirm_reprint"),
         shown=query.shown(),
-        language=query.language(),
+        language=_other_language(query, settings),
         selection=selection,
         transfer_syntax=query.transfer_syntax(),
         orders_told=query.orders_told(),
