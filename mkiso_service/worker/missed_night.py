@@ -37,7 +37,13 @@ async def catch_up(settings: Settings) -> None:
     """Of an archive that is enabled: owe its days from its first start on, and start it where a night was missed and no
     run is on its way. Trouble is only logged.
     """
-    archive, now = settings.archive, datetime.now(UTC)
+    now = datetime.now(UTC)
+    if await asyncio.to_thread(_is_missed, settings, now):  # a ledger may be waited for, and jobs wait for nothing here
+        await _start(settings.archive, now)
+
+
+def _is_missed(settings: Settings, now: datetime) -> bool:
+    archive = settings.archive
     first = first_day(archive.schedule, archive.timezone, archive.days_back, now)
     try:
         note_owed_from(settings.storage, first)
@@ -47,9 +53,8 @@ async def catch_up(settings: Settings) -> None:
     except (MkisoError, SQLAlchemyError) as error:
         reason = error.words if isinstance(error, MkisoError) else type(error).__name__
         log.error("Whether a night of the archive was missed can't be told: %s", reason)
-        return
-    if was_missed(archive.schedule, archive.timezone, archive.days_back, done, now):
-        await _start(archive, now)
+        return False
+    return was_missed(archive.schedule, archive.timezone, archive.days_back, done, now)
 
 
 async def catch_up_regularly(settings: Settings) -> None:

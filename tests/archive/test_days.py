@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TextIO
 from uuid import uuid4
 
 import pytest
@@ -20,6 +23,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost
 from mkiso.storage.job import Job
 from mkiso_service.worker.missed_night import catch_up
+from peers.patience import LONG
 from peers.ports import free_port
 from tests.archive.discs import RANGE, Nobody, archive
 
@@ -130,6 +134,30 @@ def test_a_start_of_the_worker_goes_on_without_a_ledger(
     settings = Settings.model_validate({"storage": {"data_dir": tmp_path}, "archive": {"enabled": True}})
     asyncio.run(catch_up(settings))
     assert "Whether a night of the archive was missed can't be told: The archive's ledger can't be used" in caplog.text
+
+
+def test_a_ledger_that_is_waited_for_keeps_no_job_waiting(settings: Settings) -> None:
+    """Looked for a missed night, the worker stood, with all clerks' jobs, until who had the ledger left it."""
+    settings.storage.data_dir.mkdir(parents=True, exist_ok=True)
+
+    async def scenario() -> None:
+        with (settings.storage.data_dir / "ledger.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            looking = asyncio.create_task(catch_up(settings))
+            async with asyncio.timeout(LONG):
+                while not waits_for(lock):
+                    await asyncio.sleep(0.01)
+            assert not looking.done()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            await looking
+
+    asyncio.run(scenario())
+
+
+def waits_for(lock: TextIO) -> bool:
+    """Whether somebody waits for this file's lock, as the kernel lists it."""
+    inode = f":{os.fstat(lock.fileno()).st_ino} "
+    return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 def test_a_start_of_the_worker_owes_from_the_first_night_to_come(settings: Settings) -> None:
