@@ -18,7 +18,7 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.envelopes import Envelopes
 from mkiso.media.explicit import AS_ARCHIVED, EXPLICIT_LITTLE_ENDIAN, Conversion
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
-from mkiso.media.names import file_set_id, set_suffix
+from mkiso.media.names import FILE_SET_ID_CHARACTERS, file_set_id, set_suffix
 from mkiso.media.pages import Facts, outer_pages, pages
 from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_reports, shown_series
 from mkiso.media.viewer import BundledViewer, bundle_viewer
@@ -29,6 +29,8 @@ from mkiso.study.priors import words_of
 from mkiso.study.text import text
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
+_LETTERS = 4
+"""So many at least tell labels of one word apart: where there is no room for them, the word is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,10 @@ def lay_out(
         _require_explicit(arrivals)
     here = options.created.astimezone()  # what people read is by the clocks of this site
     is_neutral = part.is_deidentified or envelopes is not None
-    is_ended = bool(set_suffix(volume, is_part=part.is_part))
-    day = f"{here:%m%d}" if is_ended else f"{here:%Y%m%d}"  # else there would be no room for the letters
-    label = _label(part, tree, "DEID" if part.is_deidentified else day, is_neutral=is_neutral)
+    words = ("DEID_", "D") if part.is_deidentified else (f"{here:%Y%m%d}_", f"{here:%m%d}_", "")
+    room = FILE_SET_ID_CHARACTERS - len(set_suffix(volume, is_part=part.is_part))
+    word = next((word for word in words if len(word) + _LETTERS <= room), words[-1])
+    label = _label(part, tree, word, is_neutral=is_neutral)
     volume_id = volume_id or file_set_id(label, volume, is_part=part.is_part)
     viewer = options.viewer
     converted = sum(instance.converted is not None for instance in instances)
@@ -218,14 +221,15 @@ def _instance_file(leaf: Leaf) -> DiscFile:
 
 def _label(part: Part, tree: Collection[PatientBranch], word: str, *, is_neutral: bool) -> str:
     """What a drive shows. Where there is one accession number only, that number, unless the label is to be neutral.
-    Else a word, such as the date, and some letters that tell this disc, or its set, from others of that word.
+    Else a word, such as the date, and letters that tell this disc, or its set, from others of that word.
     """
     studies = [study for patient in tree for study in patient.studies]
     accession_numbers = {text(study.header, "AccessionNumber") for study in studies}
     if not is_neutral and len(accession_numbers) == 1 and (only := accession_numbers.pop()):
         return only
     uids = sorted(study.study_instance_uid for each in part.studies for study in each.studies)
-    return f"{word}_{hashlib.sha256(''.join(uids).encode()).hexdigest()[:6]}"
+    digest = hashlib.sha256("".join(uids).encode()).digest()
+    return word + "".join(chr(ord("A") + byte % 26) for byte in digest[:6])  # no digits: it's no accession number
 
 
 def _root_names(viewer: BundledViewer) -> tuple[str, ...]:

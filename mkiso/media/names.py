@@ -20,7 +20,7 @@ HOWTO = (PurePosixPath("OPEN_ZIP.TXT"), PurePosixPath("OPEN_ZIP.HTM"))
 PART = "-selected"
 """At the end of a file's name where the disc doesn't hold whole studies."""
 _PART = "_SEL"
-_FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.1
+FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.1
 _FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
 _FILE_ID_COMPONENTS = 8  # PS3.10 8.2
 _COMPONENT = re.compile(r"[A-Z0-9_]{1,8}")
@@ -43,7 +43,7 @@ def file_set_id(base: str, volume: Volume = Volume(), *, is_part: bool = False) 
     or studies, which it says before that.
     """
     suffix = set_suffix(volume, is_part=is_part)
-    kept = d_characters(base)[: _FILE_SET_ID_CHARACTERS - len(suffix)].rstrip("_") or "MKISO"
+    kept = d_characters(base)[: FILE_SET_ID_CHARACTERS - len(suffix)].rstrip("_") or "MKISO"
     return kept + suffix
 
 

@@ -1,6 +1,8 @@
 import hashlib
 import os
+import re
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
@@ -19,7 +21,7 @@ from mkiso.media.layout import Layout, LayoutOptions, lay_out
 from mkiso.media.names import set_suffix
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import Part
-from mkiso.study.models import Patient, Volume
+from mkiso.study.models import Patient, Study, Volume
 from mkiso.study.text import readable_name
 from peers.corpus import THAI, Person, make_study
 from tests.media.dirt import CLASSES, Sample, write
@@ -151,19 +153,39 @@ def test_the_patient_apis_name_is_shown_and_not_written_over_dicom(tmp_path: Pat
     assert b"Example^Anna" in (tmp_path / "d" / "DICOMDIR").read_bytes()
 
 
-@pytest.mark.parametrize("total", [2, 12])
-def test_sets_of_one_day_are_told_apart_by_their_labels(tmp_path: Path, total: int) -> None:
-    """The date left no room for the letters: each encrypted set of ten discs or more was 20260213_01OF10."""
+@pytest.mark.parametrize(
+    ("total", "chosen", "copied", "label"),
+    [
+        (1, False, False, "20260213_[A-Z]{6}"),
+        (2, False, False, "0213_[A-Z]{6}"),
+        (12, False, False, "0213_[A-Z]{4}"),
+        (1, True, False, "0213_[A-Z]{6}"),
+        (2, True, False, "[A-Z]{6}"),
+        (12, True, False, "[A-Z]{5}"),
+        (12, False, True, "DEID_[A-Z]{4}"),
+        (2, True, True, "D[A-Z]{6}"),
+        (12, True, True, "D[A-Z]{4}"),
+    ],
+)
+def test_sets_of_one_day_are_told_apart_by_their_labels(
+    tmp_path: Path, total: int, chosen: bool, copied: bool, label: str
+) -> None:
+    """The date left no room for the letters: each encrypted set of ten discs or more was 20260213_01OF10, and each
+    selected one 0213_SEL_01OF10.
+    """
     words: dict[str, set[str]] = {}
     for patient in ("HN-1", "HN-2"):
         files = [make_study(tmp_path / patient / number, number, patient, kinds={"ct": 1}) for number in ("A1", "A2")]
         studies = passed(instances([file for each in files for file in each]))
-        for number, one in enumerate(studies.instances, 1):
+        left_out = (Study("A3", "1.2.9", patient),) if chosen else ()
+        found = replace(studies.retrieved.found, left_out=left_out, deidentified=copied)
+        studies = replace(studies, retrieved=replace(studies.retrieved, found=found))
+        for number, one in enumerate(studies.instances[:total], 1):
             options = LayoutOptions(settings(tmp_path), CREATED, envelopes=Envelopes(new_password()))
             folder, volume = tmp_path / patient / f"disc{number}", Volume(number, total)
             layout = lay_out(Part((studies,), (one,)), options, folder, volume=volume)
-            end = set_suffix(volume, is_part=False)
-            assert layout.volume_id.startswith("0213_") and layout.volume_id.endswith(end)
+            end = set_suffix(volume, is_part=chosen)
+            assert re.fullmatch(label + end, layout.volume_id)
             words.setdefault(patient, set()).add(layout.volume_id.removesuffix(end))
     assert [len(those) for those in words.values()] == [1, 1] and len(set.union(*words.values())) == 2
 

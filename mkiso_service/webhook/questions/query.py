@@ -263,9 +263,7 @@ def several_studies(query: Query, settings: Settings, accept: str = "") -> Quest
     return _disc_of(query.numbers(settings.server, selection, "accession_numbers"), selection, query, settings, accept)
 
 
-def _disc_of(
-    numbers: tuple[str, ...], selection: Selection, query: Query, settings: Settings, accept: str
-) -> Question:
+def _disc_of(numbers: tuple[str, ...], selection: Selection, query: Query, settings: Settings, accept: str) -> Question:
     return Question(
         "download",
         numbers,
