@@ -34,7 +34,7 @@ async def why_schedules_rest(api: PrefectApi, settings: Settings) -> str:
                     f"Prefect what became of the runs of {own}, and start one there without dates."
                 )
             last = next((night for night in nights if night["end_time"]), None)
-            if last and last["state_type"] == "FAILED":
+            if last and last["state_type"] != "COMPLETED":
                 return (
                     f"The archive's last night failed: see in Prefect what the newest run of {own} says. The next "
                     "night does what this one left; to have it done before, start a run there without dates."
@@ -43,12 +43,12 @@ async def why_schedules_rest(api: PrefectApi, settings: Settings) -> str:
 
 
 async def _nights(api: PrefectApi, deployment: dict[str, Any]) -> list[dict[str, Any]]:
-    """The newest nights that go on or have ended, the newest first: no runs for dates that somebody asked for, and no
-    dry runs.
+    """The newest nights that go on, have ended or were cut off, the newest first: no runs for dates that somebody asked
+    for, and no dry runs.
     """
     wanted = {
         "deployments": {"id": {"any_": [deployment["id"]]}},
-        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "COMPLETED", "FAILED"]}}},
+        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "COMPLETED", "FAILED", "CRASHED"]}}},
         "sort": "EXPECTED_START_TIME_DESC",
         "limit": LOOKED_AT,
     }
@@ -67,5 +67,9 @@ def _overdue_since(
     made = max(datetime.fromisoformat(each["created"]) for each in deployment["schedules"])
     if before < max(made, api.now - timedelta(days=settings.prefect.keep_runs_days)):
         return None
-    ended = (datetime.fromisoformat(night["end_time"]) if night["end_time"] else api.now for night in nights)
+    ended = (
+        datetime.fromisoformat(night["end_time"]) if night["end_time"] else api.now
+        for night in nights
+        if night["state_type"] != "CRASHED"
+    )
     return None if any(end >= before for end in ended) else before

@@ -75,6 +75,10 @@ def test_nights_and_housekeeping_that_do_not_come_are_named(tmp_path: Path) -> N
             assert "The archive's last night failed" in await prefect.why_schedules_rest()
             await client.set_flow_run_state(again, Completed(), force=True)
             assert await prefect.why_schedules_rest() == ""
+            await client.set_flow_run_state(await begin(client, nightly, {}), Crashed(), force=True)
+            assert "The archive's last night failed" in await prefect.why_schedules_rest()
+            await client.set_flow_run_state(await begin(client, nightly, {}), Completed(), force=True)
+            assert await prefect.why_schedules_rest() == ""
             await client.pause_deployment(nightly)
             off = settings.model_copy(update={"archive": Archive()})
             async with PrefectOrchestrator.connected(off) as without:
