@@ -22,6 +22,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST"))
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900)
 _NEVER = {(kind, "failed", each.code): 0 for kind in KINDS for each in errors.kinds()}
 """What is told of failures that no job had: Prometheus sees no change where a value begins with the first one."""
+_NEVER_STARTED = {(kind, "starting"): 0 for kind in KINDS}
 
 
 class Metrics:
@@ -67,8 +68,9 @@ class _Now(Collector):
         yield _labelled("mkiso_dependency_up", "Whether /api/health says that it is well", ["dependency"], well)
         took = [(stage, seconds) for stage, _, seconds in self.counts.stages]
         yield _labelled("mkiso_stage_seconds", "Seconds that these jobs spent in each stage", ["kind", "stage"], took)
-        came = [(stage, number) for stage, number, _ in self.counts.stages]
-        yield _labelled("mkiso_stage_jobs", "How many of these jobs came to each stage", ["kind", "stage"], came)
+        came = _NEVER_STARTED | {stage: number for stage, number, _ in self.counts.stages}
+        words = "How many of these jobs came to each stage"
+        yield _labelled("mkiso_stage_jobs", words, ["kind", "stage"], came.items())
         sizes = list(_sizes(self.storage))
         free = min(
             shutil.disk_usage(place).free for place in (self.storage.data_dir, self.storage.discs_dir) if place.exists()

@@ -13,7 +13,15 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from mkiso.config.storage import Storage
-from mkiso.errors import MkisoError, PacsUnreachable, ProofFailed, PublisherUnavailable, StudyNotFound
+from mkiso.errors import (
+    MkisoError,
+    PacsUnreachable,
+    ProofFailed,
+    PublisherUnavailable,
+    StorageUnreadable,
+    StudyNotFound,
+    Unforeseen,
+)
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.report_files import report_folders
@@ -33,7 +41,7 @@ class Site:
         folder.mkdir()
         self.storage = Storage(data_dir=folder, min_free_gib=0)
         self.metrics = Metrics(KeptReports(self.storage))
-        self.queued = 0
+        self.queued: int | None = 0
         self.well = {"pacs": True, "schedules": True}
         self.up = True
         self.now = 0
@@ -101,9 +109,12 @@ def test_a_quiet_day_alerts_nobody(site: Site, tmp_path: Path) -> None:
     site.alerts(tmp_path, [])
 
 
-def test_the_first_proof_that_fails_alerts(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ProofFailed("x"), Unforeseen("x"), StorageUnreadable("x")])
+def test_the_first_job_of_which_mkiso_or_its_disk_is_the_fault_alerts(
+    site: Site, tmp_path: Path, error: MkisoError
+) -> None:
     site.pass_minutes(70)
-    site.job(ProofFailed("x"))
+    site.job(error)
     site.pass_minutes(2)
     site.alerts(tmp_path, ["MkisoProofFailed"])
 
@@ -128,9 +139,11 @@ def test_three_failures_alert_and_two_seen_by_two_webhooks_do_not(site: Site, tm
     site.alerts(tmp_path, ["MkisoPacsErrors", "MkisoPublisherErrors"] if failures == 3 else [])
 
 
+@pytest.mark.parametrize("before", [0, 1])
 @pytest.mark.parametrize("starts", [False, True])
-def test_a_queue_of_which_no_job_starts_alerts(site: Site, tmp_path: Path, starts: bool) -> None:
-    site.job()
+def test_a_queue_of_which_no_job_starts_alerts(site: Site, tmp_path: Path, starts: bool, before: int) -> None:
+    for _ in range(before):
+        site.job()
     site.pass_minutes(30)
     site.queued = 2
     site.pass_minutes(10)
@@ -140,10 +153,17 @@ def test_a_queue_of_which_no_job_starts_alerts(site: Site, tmp_path: Path, start
     site.alerts(tmp_path, [] if starts else ["MkisoQueueStands"])
 
 
-def test_a_queue_before_the_first_job_of_all_alerts(site: Site, tmp_path: Path) -> None:
+def test_a_queue_whose_jobs_start_alerts_nobody_though_more_old_reports_go(site: Site, tmp_path: Path) -> None:
+    for _ in range(30):
+        site.job()
+    site.pass_minutes(30)
     site.queued = 2
-    site.pass_minutes(20)
-    site.alerts(tmp_path, ["MkisoQueueStands"])
+    for minute in range(20):
+        if minute == 10:
+            site.forget_reports()
+        site.job()
+        site.pass_minutes(1)
+    site.alerts(tmp_path, [])
 
 
 def test_a_dependency_that_stays_away_alerts(site: Site, tmp_path: Path) -> None:
@@ -157,6 +177,11 @@ def test_a_dependency_that_stays_away_alerts(site: Site, tmp_path: Path) -> None
 
 def test_a_webhook_or_a_prefect_that_does_not_answer_alerts(site: Site, tmp_path: Path) -> None:
     site.pass_minutes(5)
+    site.queued = None
+    site.pass_minutes(3)
+    site.alerts(tmp_path, ["MkisoOrchestratorDown"])
+    site.queued = 0
+    site.pass_minutes(1)
     site.up = False
     site.pass_minutes(3)
     site.alerts(tmp_path, ["MkisoDown"])
