@@ -104,6 +104,11 @@ class Run(BaseModel):
     work_queue_id: UUID | None = None
     end_time: datetime | None = None
 
+    @property
+    def error(self) -> MkisoError | None:
+        """What it says itself of why it failed."""
+        return error_of((self.state and self.state.message) or "")
+
 
 _RUNS = TypeAdapter(list[Run])
 
@@ -126,6 +131,9 @@ class Orchestrator(Protocol):
 
     async def standings_of(self, job_ids: Collection[str]) -> Mapping[str, Standing]:
         """Where these jobs stand, of which it is known. Raises OrchestratorUnavailable."""
+
+    async def failures_of(self, job_ids: Collection[str]) -> Mapping[str, MkisoError]:
+        """The errors that the runs of these jobs tell of. Raises OrchestratorUnavailable."""
 
     async def cancel(self, job_id: str) -> None:
         """Have a job end. Raises JobNotFound, OrchestratorUnavailable."""
@@ -283,16 +291,22 @@ class PrefectOrchestrator:
     async def failure_of(self, job_id: str) -> tuple[Kind, MkisoError | None]:
         async with self._prefect(not_found=lambda: JobNotFound(f"There is no job {job_id}.")):
             run = await self._job(job_id)
-        return self._flows[run.flow_id], error_of((run.state and run.state.message) or "")
+        return self._flows[run.flow_id], run.error
 
     async def standings_of(self, job_ids: Collection[str]) -> Mapping[str, Standing]:
+        return {str(run.id): _standing(run) for run in await self._runs(job_ids)}
+
+    async def failures_of(self, job_ids: Collection[str]) -> Mapping[str, MkisoError]:
+        return {str(run.id): run.error for run in await self._runs(job_ids) if run.error}
+
+    async def _runs(self, job_ids: Collection[str]) -> list[Run]:
         ids = [str(_uuid(job_id)) for job_id in job_ids]
         found: list[Run] = []
         async with self._prefect():
             for begin in range(0, len(ids), MOST_AT_ONCE):
                 wanted = {"flow_runs": {"id": {"any_": ids[begin : begin + MOST_AT_ONCE]}}}
                 found += _RUNS.validate_python(await self._api.post("/flow_runs/filter", wanted))
-        return {str(run.id): _standing(run) for run in found}
+        return found
 
     async def cancel(self, job_id: str) -> None:
         state = {"type": "CANCELLING", "name": "Cancelling", "message": "Cancelled at the counter."}

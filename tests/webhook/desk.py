@@ -82,7 +82,12 @@ class Desk:
 
     async def failure_of(self, job_id: str) -> tuple[Kind, MkisoError | None]:
         self._up()
-        return "download", self.why.get(job_id)
+        question = next(each for each in self.asked if self.in_flight[each.key] == job_id)
+        return question.kind, self.why.get(job_id)
+
+    async def failures_of(self, job_ids: Collection[str]) -> dict[str, MkisoError]:
+        self._up()
+        return {job_id: self.why[job_id] for job_id in job_ids if job_id in self.why}
 
     async def standings_of(self, job_ids: Collection[str]) -> dict[str, Standing]:
         self._up()

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from mkiso.config.disc import Deidentified, Disc, Identity
 from mkiso.config.settings import Audit, Settings
-from mkiso.errors import JobStopped, PacsBusy
+from mkiso.errors import JobStopped, PacsBusy, StorageFull
 from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
 from mkiso.storage.report import JobReport, report_in, write_report
 from mkiso.storage.report_files import ASKED, REPORT, file_of
@@ -114,6 +114,28 @@ def test_a_job_that_never_began_is_told_as_it_was_asked_for(tmp_path: Path) -> N
         ("iso", "en", "as-archived", False),
         ("iso", "en", "explicit-le", True),
     ]
+
+
+@pytest.mark.parametrize(("kind", "code", "status"), [("download", "storage_full", 503), ("print", "job_crashed", 502)])
+def test_everybody_sees_why_a_job_failed_that_found_no_room_to_say_it(
+    tmp_path: Path, kind: str, code: str, status: int
+) -> None:
+    """The list said that it was interrupted, though the job's own page and who waited for it were told why."""
+    settings, desk = settings_in(tmp_path), Desk(lambda job_id, question: "failed")
+    with served(settings, desk) as client:
+        headers = {**ASYNC, "Origin": str(client.base_url)}
+        method = "POST" if kind == "print" else "GET"
+        asked = client.request(method, f"/api/iso/{kind}?accession_number=A1", headers=headers)
+        job_id = asked.json()["job_id"]
+        desk.why[job_id] = StorageFull("The disk of mkiso is full.")
+        [of_all] = [each["job"] for each in listed(client)]
+        own = client.get(f"/api/iso/jobs/{job_id}").json()
+        assert of_all == own
+        told = own["error"]
+        assert (own["state"], own["kind"], told["code"], told["http_status"]) == ("failed", kind, code, status)
+        assert told["error"] == "The disk of mkiso is full."
+        page = client.get(f"/api/iso/jobs/{job_id}", headers={"Accept": "text/html"}).text
+        assert ("look at the disc robot first" in page.lower()) == (kind == "print")
 
 
 def test_those_who_join_a_job_are_named_with_it(tmp_path: Path) -> None:

@@ -356,6 +356,8 @@ def test_why_a_run_failed_is_told_as_it_tells_it(api_url: str, message: str | No
             assert (kind, why.code if why else "") == ("download", code)
             printed = (await here.ask(question("print"))).job_id
             assert await here.failure_of(printed) == ("print", None)
+            told = await here.failures_of([job_id, printed])
+            assert {each: why.code for each, why in told.items()} == ({job_id: code} if code else {})
 
     asyncio.run(scenario())
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mkiso.errors import JobNotFound, StorageUnreadable
+from mkiso.errors import JobNotFound, MkisoError, OrchestratorUnavailable, StorageUnreadable
 from mkiso.storage.askings import Asking
 from mkiso.storage.files import moment_in
 from mkiso.storage.kept_reports import Kept, KeptReports
@@ -24,7 +24,7 @@ from mkiso_service.webhook.access.rights import Caller, caller_of, may_cancel
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.counter.standings import standings_of
-from mkiso_service.webhook.discs.jobs import Jobs, as_it_stands, state_of, waiting
+from mkiso_service.webhook.discs.jobs import Jobs, as_it_stands, is_unheard, state_of, waiting
 from mkiso_service.webhook.questions.query import Query
 
 MOST = 200
@@ -60,8 +60,9 @@ class JobList:
         reports, askings = await self._read(None if search else since)
         wanted = await asyncio.to_thread(_wanted, reports, askings, search, since)  # of hundreds of thousands
         standings = await standings_of([report for report, _ in wanted[:MOST]], self._orchestrator)
+        failures = await self._failures([report for report, _ in wanted[:MOST]], standings)
         caller = caller_of(request)
-        shown = [await self._listed(report, told, standings, caller) for report, told in wanted[:MOST]]
+        shown = [await self._listed(report, told, standings, failures, caller) for report, told in wanted[:MOST]]
         body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
         return Json(_LISTING.dump_json(body), headers={"cache-control": "no-store"})
 
@@ -76,11 +77,26 @@ class JobList:
                 self._known[hour] = (time.monotonic(), kept)
             return self._known[hour][1]
 
+    async def _failures(
+        self, reports: Sequence[JobReport], standings: Mapping[str, Standing | None]
+    ) -> Mapping[str, MkisoError]:
+        """What the runs say of jobs that failed and couldn't write down why; nothing where they can't be asked."""
+        unheard = [report.job_id for report in reports if is_unheard(standings.get(report.job_id), report)]
+        try:
+            return await self._orchestrator.failures_of(unheard) if unheard else {}
+        except OrchestratorUnavailable:
+            return {}
+
     async def _listed(
-        self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None], caller: Caller
+        self,
+        report: JobReport,
+        told: tuple[Asking, ...],
+        standings: Mapping[str, Standing | None],
+        failures: Mapping[str, MkisoError],
+        caller: Caller,
     ) -> Listed:
         user, standing = caller.user, standings.get(report.job_id, "completed")
-        state, error = state_of(standing, report, report.job_id)
+        state, error = state_of(standing, report, report.job_id, why=failures.get(report.job_id))
         report = as_it_stands(report, standing)
         try:
             job = await self._jobs.told(report, state, error)

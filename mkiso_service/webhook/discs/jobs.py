@@ -250,7 +250,7 @@ class Jobs:
         self, job_id: str, standing: Standing | None, report: JobReport | None
     ) -> tuple[str, MkisoError | None]:
         """What a run says itself of a job that failed and couldn't write down why; nothing where it can't be asked."""
-        if standing == "failed" and (report is None or report.status == "running"):
+        if is_unheard(standing, report):
             with suppress(JobNotFound, OrchestratorUnavailable):
                 return await self._orchestrator.failure_of(job_id)
         return "", None
@@ -298,6 +298,11 @@ def _disc_entry(report: JobReport, manifest: Manifest) -> Disc:
 def gone(report: JobReport) -> Standing:
     """How a job stands whose run isn't there any more: it was cut off, unless its report says that it was stopped."""
     return "failed" if report.error else "crashed"
+
+
+def is_unheard(standing: Standing | None, report: JobReport | None) -> bool:
+    """Whether a job failed and couldn't write down why."""
+    return standing == "failed" and (report is None or report.status == "running")
 
 
 def waiting(job_id: str, told: Asking) -> JobReport:
