@@ -759,6 +759,29 @@ def test_what_is_asked_again_is_of_the_same_kind(browser: Chromium, tmp_path: Pa
         assert (desk.asked[-1].format, desk.asked[-1].transfer_syntax) == ("iso", "")
 
 
+def test_what_is_asked_again_is_encrypted_as_before_though_it_is_not_offered_here(
+    browser: Chromium, tmp_path: Path
+) -> None:
+    """A program had asked for it; an Enter made an open file."""
+    settings = settings_in(tmp_path)
+    desk = Desk(Scripts(settings.storage).failed(PacsBusy("A701 from 10.0.0.1.")))
+    with with_pacs(settings, tmp_path / "pacs", "Z1", "Z2") as settings, served(settings, desk) as client:
+        client.get("/api/iso/download?accession_number=Z1&format=iso-cms", headers={"Prefer": "respond-async"})
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.until_reads("#jobs .job .state", "Failed")
+        browser.run("document.querySelector('#jobs .again').focus()")
+        browser.press(" ")
+        clerk.sees()
+        clerk.says_yes()
+        until(lambda: len(desk.asked) == 2)
+        clerk.ask("Z2")
+        clerk.says_yes()
+        until(lambda: len(desk.asked) == 3)
+        assert [each.format for each in desk.asked] == ["iso-cms", "iso-cms", "iso"]
+        assert not browser.run("document.querySelectorAll('#formats [value=iso-cms]').length")
+
+
 def test_what_is_asked_again_is_of_the_same_language(browser: Chromium, tmp_path: Path) -> None:
     """A program has a disc made in a patient's language, and a clerk the same once more."""
     settings = settings_in(tmp_path)

@@ -1,6 +1,6 @@
 // The counter page: a number, whose disc it is, and yes. A disc is asked for only with the patient on the screen, and with `shown`: the service makes one
 // of this patient and of nobody else.
-import { begin, call, follow, isWaiting, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
+import { begin, call, follow, isEncrypted, isWaiting, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
 import { begin as beginChoice, chosen as chosenParts } from "/page/choose.js";
 import { begin as beginSearch, clear as clearSearch } from "/page/search.js";
 import { SEXES, advice, ago, counted, day, gettext, isOfPriors, ngettext, without } from "/page/words.js";
@@ -58,6 +58,7 @@ function leave() {
   whose = null;
   document.documentElement.style.scrollPaddingTop = "";
   $("stored").checked = false;
+  $("not-offered")?.remove();
   document.querySelector("#formats input").checked = true; // the next patient's is what it is unless somebody chooses
   $("whose").hidden = true;
 }
@@ -95,6 +96,13 @@ function show() {
 // What is asked again is what it was: nobody gets an open file by an Enter where an encrypted one was made.
 function asBefore({ kind, publisher, format, transfer_syntax: stored }) {
   const [named, value] = kind === "print" ? ["#publishers", publisher] : ["#formats", format];
+  if (kind !== "print" && isEncrypted(format) && !document.querySelector(`#formats input[value="${format}"]`)) { // a program asked for what isn't offered here
+    const choice = $("formats").querySelector("label").cloneNode(true);
+    choice.id = "not-offered";
+    choice.querySelector("input").value = format;
+    choice.lastChild.textContent = ` ${format}`;
+    $("formats").querySelector("label").before(choice);
+  }
   for (const choice of document.querySelectorAll(`${named} input[type="radio"]`)) choice.checked = choice.value === value || choice.checked;
   $("stored").checked = stored === $("stored").value;
 }

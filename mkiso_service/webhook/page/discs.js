@@ -182,7 +182,9 @@ function saidOf(job) {
 }
 
 // An encrypted disc whose password this browser can't show: only the browser that asked has the button for it.
-function isLocked(job) { return job.state === "done" && /-(encrypted|cms)$/.test(job.format) && !mine.get(job.job_id)?.claim; }
+export function isEncrypted(format) { return /-(encrypted|cms)$/.test(format); }
+
+function isLocked(job) { return job.state === "done" && isEncrypted(job.format) && !mine.get(job.job_id)?.claim; }
 
 function remarks(job) {
   const all = without(job.degraded);
