@@ -16,9 +16,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from mkiso import errors
-from mkiso.config.disc import Identity
+from mkiso.config.disc import Deidentified, Identity
 from mkiso.config.publishers import CStore
 from mkiso.config.sources import CMove
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
@@ -780,6 +781,21 @@ def test_what_is_asked_again_is_encrypted_as_before_though_it_is_not_offered_her
         until(lambda: len(desk.asked) == 3)
         assert [each.format for each in desk.asked] == ["iso-cms", "iso-cms", "iso"]
         assert not browser.run("document.querySelectorAll('#formats [value=iso-cms]').length")
+
+
+def test_a_de_identified_copy_hides_no_failed_disc_of_the_patient(browser: Chromium, tmp_path: Path) -> None:
+    """What failed and was asked for again since isn't shown: a copy for research was taken for that."""
+    offered = {"deidentified": Deidentified(secret=SecretStr("s" * 32))}
+    settings = settings_in(tmp_path).model_copy(update=offered)
+    scripts = Scripts(settings.storage)
+    desk = Desk(scripts.failed(PacsBusy("A701 from 10.0.0.1.")))
+    with with_pacs(settings, tmp_path / "pacs", "Z1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        for query, shown in (("", 1), ("&deidentified=true", 2), ("&deidentified=true", 2), ("", 2)):
+            address = f"/api/iso/download?accession_number=Z1{query}"
+            assert client.get(address, headers={"Prefer": "respond-async"}).status_code == 202
+            clerk.come()
+            browser.until(f"document.querySelectorAll('#jobs .job').length === {shown}")
 
 
 def test_what_is_asked_again_is_of_the_same_language(browser: Chromium, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ function numbers(job) {
 
 function same(one, other) {
   const chosen = ({ selection }) => [selection.studies, selection.series, selection.priors].join(";");
-  return one.kind === other.kind && chosen(one) === chosen(other) && one.publisher === other.publisher && [...one.accession_numbers].sort().join() === [...other.accession_numbers].sort().join();
+  return one.kind === other.kind && one.deidentified === other.deidentified && chosen(one) === chosen(other) && one.publisher === other.publisher && [...one.accession_numbers].sort().join() === [...other.accession_numbers].sort().join();
 }
 
 // Waiting, Working, Ready, Ordered (the robot has everything), Made (it says that the disc is there, or the file isn't kept any more), Cancelled, Failed.
