@@ -318,7 +318,7 @@ def service() -> None:
     type=click.Choice(["one", "front", "worker", "all"]),
     default="one",
     show_default=True,
-    help="Which units to install.",
+    help="Everything in one unit; Prefect and the webhook; a receiver and a worker; or each of the four in its own.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the files and write none.")
 @click.option(
@@ -333,7 +333,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     """
     from mkiso.config.file import INSTALLED, load, may_be_there
     from mkiso_service.cli.init import key_file
-    from mkiso_service.installation.units import DATA, SHAPES, defaults, files, unit_name
+    from mkiso_service.installation.units import DATA, FOLDER, SHAPES, defaults, files, others, unit_name
 
     config = Path(os.environ.get("MKISO_CONFIG") or INSTALLED).absolute()
     settings = load(config) if may_be_there(config) else defaults()
@@ -353,6 +353,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     if dry_run:
         return
     units = " ".join(unit_name(part) for part in SHAPES[shape])
+    before = " ".join(each for each in others(shape) if (root / FOLDER.relative_to("/") / each).exists())
     mkiso, file = shlex.quote(program), shlex.quote(str(config))
     begin = [] if config.is_file() else [f"{mkiso} init -o {file}", f"{mkiso} -c {file} service install"]
     kept = shlex.join(str(each) for each in (config, key_file(config)) if each == config or each.is_file())
@@ -367,6 +368,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
         *([] if data_dir.exists() or data_dir == DATA else [make]),
         guard,
         f"runuser -u mkiso -- {mkiso} -c {file} config check",
+        *([f"systemctl disable --now {before}"] if before else []),
         f"systemctl daemon-reload && systemctl enable {units} && systemctl restart {units}",  # the old ones may run
         f"runuser -u mkiso -- {mkiso} -c {file} doctor",
     ]

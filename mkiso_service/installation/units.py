@@ -1,6 +1,6 @@
 """`mkiso service`: systemd units, folders and a user of its own for mkiso, made from the configuration.
 
-one machine     mkiso.service
+one machine     mkiso.service, or a unit for each part (all)
 several         mkiso-prefect, mkiso-webhook on the front; mkiso-receiver, mkiso-worker on each working machine
 """
 
@@ -20,11 +20,12 @@ from mkiso.config.storage import Storage
 Part = Literal["serve", "prefect", "webhook", "receiver", "worker"]
 
 DATA = Path("/var/lib/mkiso")
+FOLDER = Path("/etc/systemd/system")
 SHAPES: dict[str, tuple[Part, ...]] = {
     "one": ("serve",),
     "front": ("prefect", "webhook"),
     "worker": ("receiver", "worker"),
-    "all": ("serve", "prefect", "webhook", "receiver", "worker"),
+    "all": ("prefect", "webhook", "receiver", "worker"),
 }
 WORDS: dict[Part, str] = {
     "serve": "mkiso: patient discs (Prefect, receiver, worker, webhook)",
@@ -105,7 +106,12 @@ def files(settings: Settings, shape: str, config: Path, program: str) -> Iterato
     yield Path("/etc/sysusers.d/mkiso.conf"), USERS
     yield Path("/etc/tmpfiles.d/mkiso.conf"), FOLDERS
     for part in SHAPES[shape]:
-        yield Path("/etc/systemd/system") / unit_name(part), unit(part, settings, config, program)
+        yield FOLDER / unit_name(part), unit(part, settings, config, program)
+
+
+def others(shape: str) -> list[str]:
+    """The units that do the same as those of this shape: they can't run beside each other."""
+    return [unit_name(part) for part in ("serve", *SHAPES["all"]) if (part == "serve") is not (shape == "one")]
 
 
 def unit_name(part: Part) -> str:

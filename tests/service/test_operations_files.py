@@ -14,7 +14,7 @@ import sys
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -29,13 +29,13 @@ from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.cli import installation as install_cli
 from mkiso_service.cli.main import cli
-from mkiso_service.installation.units import SHAPES, Part, defaults, unit, unit_name
+from mkiso_service.installation.units import Part, defaults, unit, unit_name
 from mkiso_service.webhook.metrics import Metrics
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 
 
-@pytest.mark.parametrize("part", SHAPES["all"])
+@pytest.mark.parametrize("part", get_args(Part))
 def test_a_unit_runs_a_command_that_exists_and_leaves_jobs_their_time_to_end(part: Part) -> None:
     text = unit(part, defaults())
     assert re.search(r"^ExecStart=\S+ (\w+)$", text, re.MULTILINE)[1] in cli.commands  # type: ignore[index]
@@ -44,7 +44,7 @@ def test_a_unit_runs_a_command_that_exists_and_leaves_jobs_their_time_to_end(par
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze isn't installed")
-@pytest.mark.parametrize("part", SHAPES["all"])
+@pytest.mark.parametrize("part", get_args(Part))
 def test_systemd_finds_the_units_hardened(part: Part, tmp_path: Path) -> None:
     file = tmp_path / unit_name(part)
     file.write_text(unit(part, defaults()), encoding="utf-8")
@@ -116,6 +116,22 @@ def test_install_prints_or_writes(tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name("mkiso"))
     assert f"ExecStart={program} serve" in (tmp_path / "etc/systemd/system/mkiso.service").read_text(encoding="utf-8")
     assert f"runuser -u mkiso -- {program} " in told.output  # a Debian without sudo has it too
+
+
+def test_units_that_do_the_same_are_not_left_beside_each_other(tmp_path: Path) -> None:
+    def stopped(shape: str) -> list[str]:
+        asked = ["service", "install", "--shape", shape, "--root", str(tmp_path)]
+        told = CliRunner().invoke(cli, asked, env={"MKISO_CONFIG": str(tmp_path / "none.yaml")})
+        [enabled] = [line for line in told.output.splitlines() if "systemctl enable" in line]
+        assert ("mkiso.service" in enabled) is (shape == "one")
+        return [line.split("--now ")[1] for line in told.output.splitlines() if "disable --now" in line]
+
+    assert stopped("one") == []
+    assert stopped("front") == ["mkiso.service"]
+    assert stopped("one") == ["mkiso-prefect.service mkiso-webhook.service"]
+    (tmp_path / "etc/systemd/system/mkiso.service").unlink()
+    assert stopped("all") == []
+    assert stopped("worker") == []  # beside those of the front, on one machine
 
 
 def test_who_may_not_install_is_told_so() -> None:
