@@ -10,6 +10,9 @@ import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
+LONGEST_LINE = 10_000
+"""Characters of an error that is read back: a hundred accession numbers fit."""
+
 
 class MkisoError(Exception):
     """Base of every error that mkiso raises on purpose.
@@ -563,9 +566,13 @@ def why_refused(error: OSError) -> str:
 
 
 def error_of(line: str) -> MkisoError | None:
-    """The error that was told on a line (MkisoError.line), without its details; None where it tells of none."""
+    """The error that was told on a line (MkisoError.line), without its details; None where it tells of none, or is no
+    line of ours: anybody with Prefect's API can write one.
+    """
     words, _, code = line.removesuffix("]").rpartition(" [")
-    return next((kind(words) for kind in kinds() if line.endswith("]") and kind.code == code), None)
+    if not line.endswith("]") or not line.replace("\n", "").isprintable() or len(line) > LONGEST_LINE:
+        return None
+    return next((kind(words) for kind in kinds() if kind.code == code), None)
 
 
 def kinds() -> Iterator[type[MkisoError]]:

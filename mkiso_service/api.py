@@ -196,12 +196,12 @@ class Made(TypedDict):
     accession_numbers: tuple[str, ...]
     chosen: str
     priors: bool
-    deidentified: bool
     patient_id: str
     publisher: str
     state: ShownState
     proves: str
     job_id: Uuid
+    deidentified: bool
 
 
 class WhoMade(TypedDict):

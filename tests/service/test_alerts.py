@@ -175,6 +175,14 @@ def test_a_dependency_that_stays_away_alerts(site: Site, tmp_path: Path) -> None
     site.alerts(tmp_path, ["MkisoDependencyDown"])
 
 
+def test_a_disk_that_takes_nothing_alerts_at_once(site: Site, tmp_path: Path) -> None:
+    site.well["disk"] = True
+    site.pass_minutes(5)
+    site.well["disk"] = False
+    site.pass_minutes(7)
+    site.alerts(tmp_path, ["MkisoDiskUnusable"])
+
+
 def test_a_webhook_or_a_prefect_that_does_not_answer_alerts(site: Site, tmp_path: Path) -> None:
     site.pass_minutes(5)
     site.queued = None

@@ -221,7 +221,13 @@ def test_an_error_is_read_back_from_its_line(words: str) -> None:
     assert (type(told), told and told.words) == (StorageFull, words)
 
 
-@pytest.mark.parametrize("line", ["", "Full", "[storage_full]", "Full [no_code]", "Full [storage_full] ", "a [error]"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "Full", "[storage_full]", "Full [no_code]", "Full [storage_full] ", "a [error]"),
+        *("\x1b[2JFull [storage_full]", f"{'x' * 10_000} [storage_full]"),
+    ],
+)
 def test_a_line_that_tells_of_no_error_is_none(line: str) -> None:
     assert error_of(line) is None
 

@@ -118,10 +118,10 @@ def _row(asked: Asked, report: JobReport, standings: Mapping[str, Standing | Non
         "accession_numbers": told.accession_numbers or numbers_on(report),
         "chosen": replace(told.selection, priors=False).written,
         "priors": told.selection.priors,
-        "deidentified": told.deidentified or report.deidentified,
         "patient_id": report.patient_id,
         "publisher": told.publisher,
         "state": shown_state(*state_of(standings.get(job_id, "completed"), report, job_id)),
         "proves": report.proves,
         "job_id": job_id,
+        "deidentified": told.deidentified or report.deidentified,
     }
