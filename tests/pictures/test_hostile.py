@@ -212,9 +212,10 @@ def test_an_object_that_kills_worker_after_worker_is_given_up(tmp_path: Path) ->
     "limits", [Limits(seconds=0.0001), Limits(cpu_seconds=0.0001)], ids=["in all", "of a processor"]
 )
 def test_an_object_that_takes_too_long_is_not_shown(tmp_path: Path, limits: Limits) -> None:
-    """Whether it is being read or shown when the kernel notices."""
+    """Whether it is being read or shown when the kernel notices, which looks every few milliseconds."""
     with PicturePool(tmp_path, tmp_path, 1, limits) as pool:
-        result = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        path = write(tmp_path / "image", ramp(2000, 2000))
+        result = pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert set(reasons(result).values()) == {Reason.TOO_SLOW}
     assert not result.pictures
 
