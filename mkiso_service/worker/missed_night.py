@@ -1,8 +1,8 @@
 """A night of the archive that was missed is caught up: when the worker starts, because the machine was down; while it
 runs, because no run began when the night did.
 
-The second happens once a year where the clocks skip the night's time. Prefect begins its run before the gap, when it is
-still the night before by the schedule (tests/service/test_prefect_schedules.py).
+The second happens once a year where the clocks skip the night's time. With Python before 3.13 Prefect begins its run
+before the gap, when it is still the night before by the schedule (tests/service/test_prefect_schedules.py).
 """
 
 from __future__ import annotations
