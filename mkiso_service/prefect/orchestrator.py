@@ -32,9 +32,12 @@ SUSPENDED: Standing = "suspended"
 """Halted in Prefect by an operator, until they resume or cancel it; the stage of such a job."""
 ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cancelled"))
 
-DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
-FLOWS: Mapping[str, Kind] = {"make_disc": "download", "print_disc": "print", INBOX.partition("/")[0]: "print"}
-"""The flows whose runs are jobs, and of which kind."""
+DEPLOYMENTS: Mapping[Kind, str] = {"download": "make_disc/download", "print": "print_disc/print"}
+FLOWS: Mapping[str, Kind] = {
+    **{deployment.partition("/")[0]: kind for kind, deployment in DEPLOYMENTS.items()},
+    INBOX.partition("/")[0]: "print",
+}
+"""The flows whose runs are jobs, and of which kind; what was sent to an inbox may be a print."""
 
 ASK_LABEL = "mkiso.ask"
 """The label of a run that holds which single question made it."""

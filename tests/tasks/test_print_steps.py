@@ -209,7 +209,7 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
 
 
 @pytest.mark.parametrize(("full_after", "proves"), [("the ticket", "queued"), ("the question", "")])
-def test_whoever_asks_is_told_to_look_where_an_order_finds_no_room_to_be_kept(
+def test_who_asks_is_told_to_look_first_where_the_order_book_has_no_room(
     begin: Callable[..., JobRun],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,

@@ -93,6 +93,12 @@ class Clerk:
         self.until_reads("#whose:not([hidden]) .name", name)
         time.sleep(0.6)
 
+    def asks_again(self) -> None:
+        """For the newest job that can be asked for again, up to its patient."""
+        self.browser.run("document.querySelector('#jobs .again').focus()")
+        self.browser.press(" ")
+        self.sees()
+
     def says_yes(self) -> None:
         self.browser.press("Enter")
         self.browser.until_ready("numbers")
@@ -248,9 +254,7 @@ def test_nobody_gets_a_disc_of_a_patient_who_was_not_on_the_screen(browser: Chro
         clerk.says_yes()
         browser.until(f"{clerk.text('#jobs .failed .words')}?.startsWith('The PACS names another patient by now')")
         assert re.fullmatch("[0-9a-f]{32}", desk.asked[-1].shown)
-        browser.run("document.querySelector('#jobs .again').focus()")
-        browser.press(" ")
-        clerk.sees()  # again through the screen
+        clerk.asks_again()  # again through the screen
         assert len(desk.asked) == 1
 
 
@@ -748,9 +752,7 @@ def test_what_is_asked_again_is_of_the_same_kind(browser: Chromium, tmp_path: Pa
         browser.run("document.getElementById('make').focus()")
         clerk.says_yes()
         clerk.until_reads("#jobs .job .state", "Failed")
-        browser.run("document.querySelector('#jobs .again').focus()")
-        browser.press(" ")
-        clerk.sees()
+        clerk.asks_again()
         clerk.says_yes()
         until(lambda: len(desk.asked) == 2)
         assert [(each.format, each.transfer_syntax) for each in desk.asked] == [(chosen, "explicit-le")] * 2
@@ -771,9 +773,7 @@ def test_what_is_asked_again_is_encrypted_as_before_though_it_is_not_offered_her
         clerk = Clerk(browser, str(client.base_url))
         clerk.come()
         clerk.until_reads("#jobs .job .state", "Failed")
-        browser.run("document.querySelector('#jobs .again').focus()")
-        browser.press(" ")
-        clerk.sees()
+        clerk.asks_again()
         clerk.says_yes()
         until(lambda: len(desk.asked) == 2)
         clerk.ask("Z2")
@@ -807,9 +807,7 @@ def test_what_is_asked_again_is_of_the_same_language(browser: Chromium, tmp_path
         clerk = Clerk(browser, str(client.base_url))
         clerk.come()
         clerk.until_reads("#jobs .job .state", "Failed")
-        browser.run("document.querySelector('#jobs .again').focus()")
-        browser.press(" ")
-        clerk.sees()
+        clerk.asks_again()
         clerk.says_yes()
         until(lambda: len(desk.asked) == 2)
         assert [each.language for each in desk.asked] == ["th", "th"]
@@ -859,9 +857,7 @@ def test_what_failed_is_asked_again_and_survives_a_reload_without_a_name(browser
         assert str(clerk.reads("#jobs .cause p")).startswith("A701 from 10.0.0.1. Code pacs_busy, job ")
         browser.open(clerk.url)
         browser.until(failed)
-        browser.run("document.querySelector('#jobs .again').focus()")
-        browser.press(" ")
-        clerk.sees()
+        clerk.asks_again()
         clerk.says_yes()
         browser.until(
             "document.querySelectorAll('#jobs .done .discs a').length === 1 && document.querySelectorAll('#jobs "
